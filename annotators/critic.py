@@ -1,0 +1,109 @@
+"""Critics: who they are, what each may see, and how a critique is asked for and read."""
+
+from typing import Literal
+
+from annotators.units import parse_critique, render_critique
+from schemas import Critique, Path, PathPair, Provenance, Record, Template, View, digest
+
+ROLES: dict[str, str] = {
+    "stepwise": "Check the solution step by step. For each step do the work again yourself and compare.",
+    "second_look": (
+        "Check the solution by another way than it took, then look again at the first critique: "
+        "it may be wrong. Write a better one."
+    ),
+    "contrastive": (
+        "Another solution parts from this one after the same first steps. Find out what makes the difference, "
+        "and speak of the solution only, never of the other one."
+    ),
+    "skeptic": "You believe that there is an error. Look for the first step that does not hold.",
+    "defender": "You believe that the solution is right. Defend each step, unless one cannot be defended.",
+}
+"""What each role is told."""
+
+
+class Agent(Record):
+    """A member of the panel."""
+
+    name: str
+    role: str = "stepwise"
+    """One of `ROLES`."""
+    view: View = "blind"
+    """What it may see; enforced by `sections`, whatever its template asks for."""
+    template: str = "critique"
+    """Name of a shipped prompt, or a path to one."""
+    temperature: float = 0.7
+    max_tokens: int = 400
+    second_look_at: str = ""
+    """Name of the agent whose critique it is shown; empty for a first critique."""
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise ValueError(f"agent {self.name!r}: unknown role {self.role!r}, expected one of {', '.join(ROLES)}")
+        if (self.role == "second_look") != bool(self.second_look_at):
+            raise ValueError(
+                f"agent {self.name!r}: role second_look goes with second_look_at=NAME of the agent to look at again"
+            )
+
+
+def number_steps(steps: tuple[str, ...]) -> str:
+    """A solution as critics read it: each step bears its number, the line with the answer is left as it is."""
+    lines = (
+        step.strip() if step.lstrip().startswith((f"Step {i}:", "Answer:")) else f"Step {i}: {step.strip()}"
+        for i, step in enumerate(steps, 1)
+    )
+    return "\n".join(lines)
+
+
+def sections(path: Path, view: View, *, first_critique: Critique | None = None, complaint: str = "") -> dict[str, str]:
+    """What a critic with this view is shown, heading by heading, in order.
+
+    This is where the views are enforced: nothing that is not put in here can be in a critic's prompt. A blind
+    critic gets the problem and the solution; a contrastive one also the right branch from the fork; a reference
+    one also the gold answer and the whole right path.
+    """
+    shown = {"Problem": path.problem.question, "Solution": number_steps(path.steps)}
+    if view == "contrastive" and isinstance(path, PathPair):
+        shown["Other solution"] = number_steps(path.right_steps)
+    if view == "reference":
+        shown["Gold answer"] = path.problem.answer
+        if isinstance(path, PathPair):
+            shown["Other solution"] = number_steps(path.right_steps)
+    if first_critique is not None:
+        shown["First critique"] = first_critique.text
+    if complaint:
+        shown["The last reply was not usable"] = complaint
+    return shown
+
+
+def layout(parts: dict[str, str]) -> str:
+    """Sections as text, a heading on a line of its own before each."""
+    return "\n\n".join(f"{heading}:\n{text.strip()}" for heading, text in parts.items())
+
+
+def critique_prompt(template: Template, agent: Agent, parts: dict[str, str]) -> str:
+    """A critic's whole prompt. Templates have the gaps `{role}`, `{critic}` and `{sections}`."""
+    return template.fill({"role": ROLES[agent.role], "critic": agent.name, "sections": layout(parts)})
+
+
+def write_critique(
+    text: str, path: Path, agent: Agent, provenance: Provenance, state: Literal["parsed", "reasked"]
+) -> Critique:
+    """The critique that an agent's output is.
+
+    Raises:
+      CritiqueError: it is none; see `annotators.units.parse_critique`.
+    """
+    parsed = parse_critique(text, path.steps)
+    return Critique(
+        id=digest("critique", path.id, agent.name, parsed),
+        path_id=path.id,
+        problem_id=path.problem.id,
+        agent=agent.name,
+        view=agent.view,
+        units=parsed.units,
+        first_wrong_step=parsed.first_wrong_step,
+        verdict=parsed.verdict,
+        text=render_critique(parsed.units, parsed.first_wrong_step),
+        parse_state=state,
+        provenance=provenance,
+    )

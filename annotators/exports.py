@@ -1,0 +1,214 @@
+"""Rows for trainers, built from paths and verified critiques. Pure: says what a row is, not where it is written."""
+
+from collections.abc import Iterator, Sequence
+
+from schemas import (
+    Branch,
+    Critique,
+    CritiqueDpoRow,
+    Estimate,
+    Examined,
+    Message,
+    Origin,
+    Panel,
+    Path,
+    PathPair,
+    PrmRow,
+    Record,
+    RefineRow,
+    RlRow,
+    SftRow,
+    StepDpoRow,
+    Template,
+    Verified,
+    digest,
+)
+
+
+class ExportSettings(Record):
+    """Which rows are made, and what they may look like."""
+
+    max_length_ratio: float = 2.0
+    """Longest over shortest text of a critique pair at most: a pair must not teach length."""
+    min_margin: float = 0.25
+    """Least difference of the rates of right second solutions within a critique pair."""
+    validation_share: float = 0.1
+    """Share of the problems whose rows go to the validation split."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.validation_share < 1:
+            raise ValueError(f"validation_share must lie in 0..1, got {self.validation_share}")
+        if self.max_length_ratio < 1:
+            raise ValueError(f"max_length_ratio must be at least 1, got {self.max_length_ratio}")
+
+
+class Context(Record):
+    """What all rows of a run have in common."""
+
+    config_digest: str
+    version: str
+    critique_instruction: Template
+    """User turn of rows that teach to criticise; gaps `{problem}` and `{solution}`."""
+    solve_instruction: Template
+    """User turn of rows that teach to solve; gap `{problem}`."""
+
+
+def _origin(path: Path, context: Context, *, critique: Critique | None = None, panel: Panel | None = None) -> Origin:
+    return Origin(
+        problem_id=path.problem.id,
+        tree_id=path.tree_id,
+        node_ids=path.node_ids,
+        actor=path.provenance,
+        critic=critique.provenance if critique else None,
+        votes=panel.votes if panel else (),
+        root_estimate=path.root_estimate,
+        config_digest=context.config_digest,
+        version=context.version,
+    )
+
+
+def _solution(steps: Sequence[str]) -> str:
+    return "".join(steps).strip()
+
+
+def path_rows(path: Path, context: Context) -> Iterator[Record]:
+    """Rows that need no critique: `rl` and `prm` for every path, `step_dpo` for pairs."""
+    yield _rl_row(path, context)
+    if isinstance(path, PathPair):
+        yield step_dpo_row(path, context)
+        yield _prm_row(path, path.steps, _estimates(path, path.wrong), path.first_error, path.posterior, context)
+        yield _prm_row(path, path.right_steps, _estimates(path, path.right), None, (), context)
+    else:
+        yield _prm_row(path, path.steps, path.path.estimates, None, (), context)
+
+
+def _estimates(path: PathPair, branch: Branch) -> tuple[Estimate, ...]:
+    """Direct estimates after each step of a whole path; the shared steps' own are in the tree and stay there."""
+    return (Estimate(),) * len(path.prefix) + branch.estimates
+
+
+def _rl_row(path: Path, context: Context) -> RlRow:
+    return RlRow(
+        id=digest("rl", path.id),
+        problem=path.problem.question,
+        solution=_solution(path.steps),
+        label="incorrect" if path.has_error else "correct",
+        first_error=path.first_error if isinstance(path, PathPair) else None,
+        posterior=path.posterior if isinstance(path, PathPair) else (),
+        origin=_origin(path, context),
+    )
+
+
+def step_dpo_row(pair: PathPair, context: Context) -> StepDpoRow:
+    """The right branch against the wrong one; what both share is in the prompt."""
+    instruction = Message(role="user", content=context.solve_instruction.fill({"problem": pair.problem.question}))
+    shared = "".join(pair.prefix)
+    begun = (Message(role="assistant", content=shared),) if shared else ()
+    return StepDpoRow(
+        id=digest("step_dpo", pair.id),
+        prompt=(instruction, *begun),
+        chosen=(Message(role="assistant", content="".join(pair.right.steps)),),
+        rejected=(Message(role="assistant", content="".join(pair.wrong.steps)),),
+        chosen_estimate=pair.right_estimate,
+        rejected_estimate=pair.wrong_estimate,
+        p_value=pair.p_value,
+        divergence=pair.divergence,
+        first_error=pair.first_error,
+        origin=_origin(pair, context),
+    )
+
+
+def _prm_row(
+    path: Path,
+    steps: Sequence[str],
+    estimates: tuple[Estimate, ...],
+    first_error: int | None,
+    posterior: tuple[float, ...],
+    context: Context,
+) -> PrmRow:
+    return PrmRow(
+        id=digest("prm", path.id, steps),
+        prompt=path.problem.question,
+        completions=tuple(step.strip() for step in steps),
+        labels=tuple(first_error is None or i < first_error for i in range(len(steps))),
+        estimates=estimates,
+        posterior=posterior,
+        origin=_origin(path, context),
+    )
+
+
+def critique_rows(examined: Examined, settings: ExportSettings, context: Context) -> Iterator[Record]:
+    """Rows made of a path's critiques: `sft` and `refine` for each verified one, one `critique_dpo` where there is one."""
+    kept = [item for item in examined.verified if item.decision == "kept"]
+    for item in kept:
+        yield _sft_row(examined, item, context)
+        if item.refinement:
+            yield _refine_row(examined, item, context)
+    for chosen in kept[:1]:
+        for rejected in examined.verified:
+            if _is_pair(chosen, rejected, settings):
+                yield _critique_dpo_row(examined, chosen, rejected, context)
+                return
+
+
+def _critique_turns(path: Path, context: Context) -> tuple[Message, ...]:
+    content = context.critique_instruction.fill(
+        {"problem": path.problem.question, "solution": _solution(path.steps)}
+    )
+    return (Message(role="user", content=content),)
+
+
+def _sft_row(examined: Examined, item: Verified, context: Context) -> SftRow:
+    assert item.with_critique and item.with_placebo and item.without_critique, item.id
+    return SftRow(
+        id=digest("sft", item.id),
+        messages=(
+            *_critique_turns(examined.path, context),
+            Message(role="assistant", content=item.critique.text),
+        ),
+        label="incorrect" if item.has_error else "correct",
+        first_error=item.first_error,
+        view=item.critique.view,
+        with_critique=item.with_critique,
+        with_placebo=item.with_placebo,
+        without_critique=item.without_critique,
+        origin=_origin(examined.path, context, critique=item.critique, panel=examined.panel),
+    )
+
+
+def _refine_row(examined: Examined, item: Verified, context: Context) -> RefineRow:
+    return RefineRow(
+        id=digest("refine", item.id),
+        problem=examined.path.problem.question,
+        first_answer=_solution(examined.path.steps),
+        critique=item.critique.text,
+        second_answer=item.refinement.strip(),
+        first_outcome="incorrect" if item.has_error else "correct",
+        second_outcome="correct",
+        origin=_origin(examined.path, context, critique=item.critique, panel=examined.panel),
+    )
+
+
+def _is_pair(chosen: Verified, rejected: Verified, settings: ExportSettings) -> bool:
+    """Both measured, the failed one clearly less useful, neither much longer than the other."""
+    if rejected.decision == "kept" or rejected.with_critique is None or chosen.with_critique is None:
+        return False
+    better, worse = chosen.with_critique.rate, rejected.with_critique.rate
+    if better is None or worse is None or better - worse < settings.min_margin:
+        return False
+    lengths = sorted((len(chosen.critique.text), len(rejected.critique.text)))
+    return lengths[1] <= settings.max_length_ratio * lengths[0]
+
+
+def _critique_dpo_row(examined: Examined, chosen: Verified, rejected: Verified, context: Context) -> CritiqueDpoRow:
+    assert chosen.with_critique and rejected.with_critique, (chosen.id, rejected.id)
+    return CritiqueDpoRow(
+        id=digest("critique_dpo", chosen.id, rejected.id),
+        prompt=_critique_turns(examined.path, context),
+        chosen=(Message(role="assistant", content=chosen.critique.text),),
+        rejected=(Message(role="assistant", content=rejected.critique.text),),
+        chosen_estimate=chosen.with_critique,
+        rejected_estimate=rejected.with_critique,
+        rejected_reasons=rejected.reasons,
+        origin=_origin(examined.path, context, critique=chosen.critique, panel=examined.panel),
+    )

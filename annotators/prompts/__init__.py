@@ -1,0 +1,1 @@
+"""Prompt templates as files beside this module: `NAME.txt`, gaps in braces."""

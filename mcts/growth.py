@@ -1,0 +1,127 @@
+"""A tree while it grows. Rollouts are grafted step by step, equal steps merged; `freeze` makes the value."""
+
+import dataclasses
+from collections import Counter
+
+from mcts.answers import Check
+from mcts.base import Rollout
+from mcts.steps import StepRule, split_steps
+from schemas import Estimate, Node
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class _Bud:
+    """A node that still changes. See `schemas.Node` for the fields of the same name."""
+
+    parent: int
+    step: str
+    depth: int
+    terminal: bool
+    text: str
+    children: dict[tuple[str, bool], int] = dataclasses.field(default_factory=dict)
+    check: Check | None = None
+    outcomes: Counter[str] = dataclasses.field(default_factory=Counter)
+    passes: int = 0
+    sampled: int = 0
+    visits: int = 0
+    virtual: int = 0
+    value_sum: float = 0.0
+
+    @property
+    def direct(self) -> Estimate:
+        correct, incorrect = self.outcomes["correct"], self.outcomes["incorrect"]
+        return Estimate(correct=correct, scored=correct + incorrect, unscored=self.outcomes["unscored"])
+
+
+class Growth:
+    """Nodes of one tree and the counts that search and probes add to them."""
+
+    def __init__(self, step_rule: StepRule) -> None:
+        self._step_rule = step_rule
+        self.nodes = [_Bud(parent=-1, step="", depth=0, terminal=False, text="")]
+        self.rollouts = 0
+        self.calls = 0
+        self.completion_tokens = 0
+        self.dropped_tokens = 0
+
+    def path(self, node: int) -> tuple[int, ...]:
+        """Indices from the root to `node`, both included."""
+        indices = [node]
+        while indices[-1]:
+            indices.append(self.nodes[indices[-1]].parent)
+        return tuple(reversed(indices))
+
+    def reserve(self, node: int, num_samples: int) -> int:
+        """Index of the first of `num_samples` new samples of `node`: no sample is ever asked for twice."""
+        first = self.nodes[node].sampled
+        self.nodes[node].sampled += num_samples
+        self.calls += 1
+        self.rollouts += num_samples
+        return first
+
+    def graft(self, node: int, rollout: Rollout) -> int | None:
+        """Hangs a rollout's steps below `node` and returns its terminal; None where the rollout has no text."""
+        self.completion_tokens += rollout.tokens
+        steps = split_steps(rollout.text, self._step_rule)
+        if not steps:
+            self.dropped_tokens += rollout.tokens
+            self.nodes[node].outcomes["unscored"] += 1
+            return None
+        current = node
+        for i, step in enumerate(steps):
+            current = self._child(current, step, terminal=i == len(steps) - 1)
+            self.nodes[current].passes += 1
+        return current
+
+    def _child(self, parent: int, step: str, *, terminal: bool) -> int:
+        bud = self.nodes[parent]
+        child = bud.children.get((step, terminal))
+        if child is None:
+            child = len(self.nodes)
+            bud.children[step, terminal] = child
+            self.nodes.append(
+                _Bud(parent=parent, step=step, depth=bud.depth + 1, terminal=terminal, text=bud.text + step)
+            )
+        return child
+
+    def record(self, node: int, terminals: list[int | None]) -> None:
+        """Adds the outcomes of one request's rollouts to `node`'s direct estimate and backs up their rate."""
+        outcomes: Counter[str] = Counter()
+        for terminal in terminals:
+            if terminal is not None:
+                check = self.nodes[terminal].check
+                assert check is not None, self.nodes[terminal].text
+                outcomes[check.outcome] += 1
+        self.nodes[node].outcomes += outcomes
+        scored = outcomes["correct"] + outcomes["incorrect"]
+        if scored:
+            for i in self.path(node):
+                self.nodes[i].visits += 1
+                self.nodes[i].value_sum += outcomes["correct"] / scored
+
+    def outcome(self, node: int) -> str | None:
+        """What a terminal came to; None for inner nodes."""
+        check = self.nodes[node].check
+        return check.outcome if check else None
+
+    def freeze(self) -> tuple[Node, ...]:
+        """The nodes as a value."""
+        return tuple(self._freeze(bud) for bud in self.nodes)
+
+    def _freeze(self, bud: _Bud) -> Node:
+        siblings = self.nodes[bud.parent].children.values() if bud.parent >= 0 else ()
+        passes = sum(self.nodes[i].passes for i in siblings)
+        kind = "terminal" if bud.terminal else "step"
+        return Node(
+            parent=bud.parent,
+            step=bud.step,
+            depth=bud.depth,
+            kind="root" if bud.parent < 0 else kind,
+            answer=bud.check.answer if bud.check else None,
+            outcome=bud.check.outcome if bud.check else None,
+            unscored_reason=bud.check.reason if bud.check and bud.check.outcome == "unscored" else None,
+            direct=bud.direct,
+            visits=bud.visits,
+            value_sum=bud.value_sum,
+            prior=bud.passes / passes if passes else None,
+        )

@@ -1,0 +1,24 @@
+"""Where one step of reasoning ends and the next begins. Joining the steps gives the text back, byte for byte."""
+
+import re
+from typing import Literal
+
+StepRule = Literal["marker", "blank_line"]
+"""`marker`: lines that open with `Step i:` or `Answer:`. `blank_line`: paragraphs."""
+
+_BOUNDARIES: dict[StepRule, re.Pattern[str]] = {
+    "marker": re.compile(r"^(?=(?:Step \d+|Answer):)", re.MULTILINE),
+    "blank_line": re.compile(r"(?<=\n\n)(?!\n)"),
+}
+
+
+def split_steps(text: str, rule: StepRule) -> tuple[str, ...]:
+    """Cuts a text into steps; white space before the first one stays with it.
+
+    >>> split_steps("Step 1: 4 + 3 = 7\\nAnswer: 7\\n", "marker")
+    ('Step 1: 4 + 3 = 7\\n', 'Answer: 7\\n')
+    """
+    pieces = [piece for piece in _BOUNDARIES[rule].split(text) if piece]
+    while len(pieces) > 1 and not pieces[0].strip():
+        pieces[:2] = ["".join(pieces[:2])]
+    return tuple(pieces)

@@ -1,0 +1,346 @@
+"""Checking answers without trusting them: the expensive comparisons run in processes that can be killed.
+
+A pool keeps a few checkers, each a fresh interpreter (never a fork of the caller, which may have many threads) that has
+loaded math-verify and forks once a task. So every task starts from the same state, cannot harm the next one, and is
+stopped by the kernel: by `ITIMER_PROF` after its CPU seconds, whatever it is doing, and by `RLIMIT_AS` at its memory.
+
+CPU time decides, so that a busy machine does not change an outcome. The wall clock is the last resort, for what hangs
+without computing. Requests and replies are length-prefixed msgpack; nothing is ever unpickled.
+"""
+
+import asyncio
+import collections
+import contextlib
+import ctypes
+import gc
+import importlib
+import logging
+import math
+import os
+import pathlib
+import queue
+import resource
+import select
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from typing import NoReturn
+
+import msgspec
+
+from mcts import answers
+from mcts.answers import Check, unscored
+from schemas import Problem, Record, digest
+
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
+_LENGTH = struct.Struct(">I")
+_MAX_FRAME = 1 << 26
+_START_SECONDS = 120.0
+_CACHE_SIZE = 50_000
+_PR_SET_PDEATHSIG = 1
+
+
+class _Task(Record, frozen=True):
+    answer: str
+    gold: str
+    domain: str
+    metadata: str
+
+
+class _Limits(Record, frozen=True):
+    cpu_seconds: float
+    memory_mb: int
+    parent: int
+    """Process that must live: the checker dies with it."""
+
+
+class _Reply(Record, frozen=True):
+    check: Check
+    final: bool
+    """Whether the same task would end the same way again: not so if something from outside ended it."""
+
+
+class _Gone(Exception):
+    """The process at the other end of a pipe ended, or did not answer in time."""
+
+
+class _Checker:
+    """One process that checks, and the pipes to it. Used by one thread at a time."""
+
+    def __init__(self, limits: _Limits) -> None:
+        # Library threads would not survive the fork of a task, and hashing must not depend on the run.
+        path = os.pathsep.join([f"{_ROOT}", *filter(None, sys.path)])
+        env = {"PYTHONPATH": path, "PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        # Nothing else of the environment is passed on: scorers evaluate what models write, and keys live there.
+        env |= {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "LANG") if name in os.environ}
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "pipelines.checking", msgspec.json.encode(limits).decode()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=env,
+            start_new_session=True,
+        )
+        assert self._process.stdin
+        assert self._process.stdout
+        self._requests, self._replies = self._process.stdin.fileno(), self._process.stdout.fileno()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def ask(self, task: _Task, wall_seconds: float) -> _Reply:
+        """Raises `_Gone` when the process ended, TimeoutError when it did not answer in time."""
+        _write_frame(self._requests, msgspec.msgpack.encode(task))
+        _read_frame(self._replies, time.monotonic() + _START_SECONDS)  # Libraries are loaded, the task begins.
+        return msgspec.msgpack.decode(_read_frame(self._replies, time.monotonic() + wall_seconds), type=_Reply)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        self.kill()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+
+def _close_all(checkers: set[_Checker]) -> None:
+    for checker in list(checkers):
+        checker.close()
+
+
+class CheckerPool:
+    """Checks answers for one worker: any number of concurrent checks, from one event loop at a time.
+
+    Equal (answer, gold, domain, metadata) are computed once. Outcomes that would come again are kept, a spent CPU limit
+    among them: it does not depend on the load, and paying for it again would only cost as much again. Where the wall
+    clock or a signal from outside ended a check, nothing is kept.
+    """
+
+    def __init__(
+        self, *, num_workers: int = 1, cpu_seconds: float = 5.0, wall_seconds: float = 10.0, memory_mb: int = 1024
+    ) -> None:
+        """No process is started before the first check that needs one.
+
+        Args:
+          num_workers: processes that check at the same time.
+          cpu_seconds: CPU time of one check.
+          wall_seconds: time after which a check is given up although it has not spent its CPU time.
+          memory_mb: address space that one check may take beyond what the loaded libraries hold.
+        """
+        if num_workers < 1 or cpu_seconds <= 0 or wall_seconds < cpu_seconds or memory_mb < 1:
+            raise ValueError(
+                "need num_workers >= 1, 0 < cpu_seconds <= wall_seconds and memory_mb >= 1, got "
+                f"{num_workers=}, {cpu_seconds=}, {wall_seconds=}, {memory_mb=}"
+            )
+        self._limits = _Limits(cpu_seconds=cpu_seconds, memory_mb=memory_mb, parent=os.getpid())
+        self._wall_seconds = wall_seconds
+        self._executor = ThreadPoolExecutor(num_workers, thread_name_prefix="checker")
+        self._idle: queue.SimpleQueue[_Checker] = queue.SimpleQueue()
+        self._checkers: set[_Checker] = set()
+        self._kept: collections.OrderedDict[str, Check] = collections.OrderedDict()
+        self._running: dict[str, asyncio.Task[Check]] = {}
+        self._closed = threading.Event()
+        self._finalizer = weakref.finalize(self, _close_all, self._checkers)
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Checker processes that run at the moment."""
+        return tuple(checker.pid for checker in list(self._checkers) if checker.is_alive())
+
+    async def check(self, solution: str, problem: Problem) -> Check:
+        """Finds the answer of a solution and decides about it, inline where that is cheap.
+
+        Raises:
+          RuntimeError: it takes a process, and the pool was closed.
+        """
+        answer = answers.find_answer(solution, problem.domain)
+        if answer is None:
+            return unscored("no_answer")
+        decided = answers.quick(answer, problem.answer, problem.domain, problem.metadata)
+        if decided is not None:
+            return decided
+        task = _Task(answer=answer, gold=problem.answer, domain=problem.domain, metadata=problem.metadata)
+        return await self._once(task)
+
+    async def _once(self, task: _Task) -> Check:
+        key = digest(task)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        if key not in self._running:
+            self._running[key] = asyncio.create_task(self._compute(key, task))
+            self._running[key].add_done_callback(lambda _: self._running.pop(key, None))
+        # Shielded: others may wait for the same answer when this caller is cancelled.
+        return await asyncio.shield(self._running[key])
+
+    async def _compute(self, key: str, task: _Task) -> Check:
+        if self._closed.is_set():
+            raise RuntimeError("this CheckerPool is closed; make a new one")
+        reply = await asyncio.get_running_loop().run_in_executor(self._executor, self._ask, task)
+        if reply.final:
+            self._kept[key] = reply.check
+            if len(self._kept) > _CACHE_SIZE:
+                self._kept.popitem(last=False)
+        return reply.check
+
+    def _ask(self, task: _Task) -> _Reply:
+        checker = self._take()
+        if checker is None:
+            return _Reply(check=unscored("crashed", task.answer), final=False)
+        try:
+            reply = checker.ask(task, self._wall_seconds)
+        except (_Gone, TimeoutError, OSError, msgspec.DecodeError) as error:
+            self._checkers.discard(checker)
+            checker.close()
+            reason: answers.Reason = "timeout" if isinstance(error, TimeoutError) else "crashed"
+            logging.getLogger(__name__).warning("a check ended from outside (%r) and is unscored: %s", error, reason)
+            return _Reply(check=unscored(reason, task.answer), final=False)
+        self._idle.put(checker)
+        return reply
+
+    def _take(self) -> _Checker | None:
+        """A checker that lives; None once the pool is closed."""
+        while not self._closed.is_set():
+            try:
+                checker = self._idle.get_nowait()
+            except queue.Empty:
+                checker = _Checker(self._limits)
+                self._checkers.add(checker)
+                if self._closed.is_set():
+                    checker.kill()
+            if checker.is_alive():
+                return checker
+            self._checkers.discard(checker)
+            checker.close()
+        return None
+
+    def close(self) -> None:
+        """Kills the processes, from any thread and also twice; checks under way end as `crashed`."""
+        self._closed.set()
+        for checker in list(self._checkers):
+            checker.kill()
+        self._executor.shutdown(wait=True)
+        _close_all(self._checkers)
+
+
+def _write_frame(pipe: int, content: bytes) -> None:
+    view = memoryview(_LENGTH.pack(len(content)) + content)
+    while view:
+        view = view[os.write(pipe, view) :]
+
+
+def _read_frame(pipe: int, deadline: float | None = None) -> bytes:
+    (length,) = _LENGTH.unpack(_read_exactly(pipe, _LENGTH.size, deadline))
+    if length > _MAX_FRAME:
+        raise _Gone(f"a frame of {length} bytes is announced, at most {_MAX_FRAME} are sent")
+    return _read_exactly(pipe, length, deadline)
+
+
+def _read_exactly(pipe: int, length: int, deadline: float | None) -> bytes:
+    content = b""
+    while len(content) < length:
+        poll = select.poll()
+        poll.register(pipe, select.POLLIN)
+        wait = None if deadline is None else max(0, math.ceil((deadline - time.monotonic()) * 1000))
+        if not poll.poll(wait):
+            raise TimeoutError("no reply in time")
+        piece = os.read(pipe, length - len(content))
+        if not piece:
+            raise _Gone("the other process ended")
+        content += piece
+    return content
+
+
+def _die_with(parent: int) -> None:
+    """Has the kernel kill this process when its parent ends, also with kill -9."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _serve(limits: _Limits) -> NoReturn:
+    """The checker process: loads, then forks for each request until its input ends."""
+    requests, replies = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1):  # Libraries that print must not write into the replies.
+        os.dup2(nothing, stream)
+    logging.disable()
+    for answer in (r"\sqrt{4}", "(x+1)^2", r"[0, \pi)", "x < 3", r"\{1, a\}"):
+        answers.compare(answer, "x + 1", "math")  # Fills the parser's tables, which every task then inherits.
+    gc.freeze()  # Else the collector of each task would touch, and so copy, every page that it shares with this.
+    while True:
+        try:
+            task = msgspec.msgpack.decode(_read_frame(requests), type=_Task)
+        except _Gone:
+            os._exit(0)
+        if task.domain == "reasoning_gym":
+            importlib.import_module("reasoning_gym")
+        _write_frame(replies, b"")
+        _write_frame(replies, msgspec.msgpack.encode(_in_fork(task, limits, requests, replies)))
+
+
+def _in_fork(task: _Task, limits: _Limits, requests: int, replies: int) -> _Reply:
+    result, to_parent = os.pipe()
+    checker = os.getpid()
+    child = os.fork()
+    if not child:
+        for pipe in (result, requests, replies):
+            os.close(pipe)
+        _run_task(task, limits, checker, to_parent)
+    os.close(to_parent)
+    poll = select.poll()
+    poll.register(result, select.POLLIN)
+    poll.register(requests, select.POLLIN)
+    if any(pipe == requests for pipe, _ in poll.poll()):  # One request at a time: this can only be its end.
+        os.kill(child, signal.SIGKILL)
+        os._exit(0)
+    try:
+        content = _read_frame(result)
+    except _Gone:
+        content = b""
+    os.close(result)
+    _, status = os.waitpid(child, 0)
+    ended_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+    if content:
+        return _Reply(check=msgspec.msgpack.decode(content, type=Check), final=True)
+    spent = ended_by in (signal.SIGPROF, signal.SIGXCPU)
+    return _Reply(check=unscored("timeout" if spent else "crashed", task.answer), final=spent)
+
+
+def _run_task(task: _Task, limits: _Limits, checker: int, result: int) -> NoReturn:
+    """Runs in the forked process, which ends with it."""
+    _die_with(checker)
+    held = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    memory = held + limits.memory_mb * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # The timer ends a task to the hundredth of a second; the limit, in whole seconds, holds if the timer was undone.
+    backstop = math.ceil(limits.cpu_seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (backstop, backstop))
+    signal.setitimer(signal.ITIMER_PROF, limits.cpu_seconds)
+    try:
+        check = answers.compare(task.answer, task.gold, task.domain, task.metadata)
+    except MemoryError:
+        check = unscored("crashed", task.answer)
+    _write_frame(result, msgspec.msgpack.encode(check))
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    _given = msgspec.json.decode(sys.argv[1], type=_Limits)
+    _die_with(_given.parent)
+    _serve(_given)

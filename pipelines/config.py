@@ -1,0 +1,126 @@
+"""From the command line to settings. The only module that knows Hydra."""
+
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+import hydra
+import msgspec
+import yaml
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from annotators.exports import ExportSettings
+from annotators.verification import VerifySettings
+from mcts.pairing import PairSettings
+from mcts.search import SearchSettings
+from pipelines.engines.settings import LlamaCpp, Scripted, Server, Sglang, Simulated, Vllm
+from pipelines.problems import FileProblems, GymProblems, HubProblems, SimulatedProblems
+from pipelines.settings import ActorSettings, PanelSettings, RunnerSettings, Settings, parse_settings
+from schemas import Record
+
+_SCHEMAS: dict[str, type[Record]] = {
+    "search/defaults": SearchSettings,
+    "pairing/defaults": PairSettings,
+    "actor/defaults": ActorSettings,
+    "verify/defaults": VerifySettings,
+    "export/defaults": ExportSettings,
+    "runner/defaults": RunnerSettings,
+    "panel/defaults": PanelSettings,
+    "engine/llama_cpp": LlamaCpp,
+    "engine/openai": Server,
+    "engine/vllm": Vllm,
+    "engine/sglang": Sglang,
+    "engine/scripted": Scripted,
+    "engine/simulated": Simulated,
+    "problems/reasoning_gym": GymProblems,
+    "problems/file": FileProblems,
+    "problems/hub": HubProblems,
+    "problems/simulated": SimulatedProblems,
+}
+"""Records whose defaults the files under `conf/` start from, by the name those files call them `schema/...`."""
+
+
+def _defaults(record: type[Record]) -> dict[str, Any]:
+    """The defaults of a record as plain values; what has none must be given, which Hydra writes `???`."""
+    plain: dict[str, Any] = {}
+    tag = record.__struct_config__.tag
+    if tag:
+        plain[record.__struct_config__.tag_field or "type"] = tag
+    for field in msgspec.structs.fields(record):
+        if field.default is not msgspec.NODEFAULT:
+            plain[field.name] = msgspec.to_builtins(field.default)
+        elif field.default_factory is not msgspec.NODEFAULT:
+            plain[field.name] = msgspec.to_builtins(field.default_factory())
+        else:
+            plain[field.name] = "???"
+    return plain
+
+
+def _register() -> None:
+    store = ConfigStore.instance()
+    for name, record in _SCHEMAS.items():
+        group, _, leaf = name.partition("/")
+        store.store(group=f"schema/{group}", name=leaf, node=_defaults(record))
+    top = _defaults(Settings)
+    groups = ("problems", "engine", "panel", "actor", "search", "pairing", "verify", "export", "runner")
+    store.store(group="schema", name="run", node={key: value for key, value in top.items() if key not in groups})
+
+
+def compose(overrides: Sequence[str]) -> Settings:
+    """The settings that the shipped config and these Hydra overrides describe.
+
+    Raises:
+      ValueError: one line that names the key, what is wrong with it and what would be right.
+    """
+    return parse_settings(compose_plain(overrides))
+
+
+def compose_plain(overrides: Sequence[str]) -> dict[str, Any]:
+    """The same as plain nested values, before they are checked.
+
+    Raises:
+      ValueError: see `compose`.
+    """
+    _register()
+    try:
+        with hydra.initialize_config_module("conf", version_base="1.3"):
+            config = hydra.compose("config", list(overrides))
+        missing = sorted(OmegaConf.missing_keys(config))
+        if missing:
+            raise ValueError(f"{missing[0]} is not set; give it as {missing[0]}=VALUE")
+        plain = OmegaConf.to_container(config, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(_one_line(error)) from error
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _one_line(error: Exception) -> str:
+    """Hydra's message without its layout. It names the key; the remedy is added where Hydra gives none."""
+    cause = error.__cause__
+    lines = [line.strip() for line in f"{error}\n{cause or ''}".splitlines() if line.strip()]
+    kept = [line for line in dict.fromkeys(lines) if not line.startswith(("full_key", "object_type", "reference_type"))]
+    text = " ".join(kept)
+    if "is not in struct" in text or "Could not override" in text:
+        text += " (see `wrongturn run --config` for every key there is)"
+    return text
+
+
+def options(group: str) -> tuple[str, ...]:
+    """Names of the files in a config group."""
+    return tuple(
+        sorted(
+            entry.name.removesuffix(".yaml")
+            for entry in (resources.files("conf") / group).iterdir()
+            if entry.name.endswith(".yaml")
+        )
+    )
+
+
+def as_yaml(plain: dict[str, Any]) -> str:
+    """Settings as a person reads them."""
+    text: str = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
+    return text

@@ -1,0 +1,136 @@
+"""What a person sees while a run goes on and when it is done."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from pipelines.manifest import Books
+from pipelines.meter import METER, Reading
+from pipelines.plan import Inputs, Plan
+from pipelines.run import Result, Watcher
+from schemas.arrow import CONFIGS
+
+_REFRESH_SECS = 0.5
+_LINE_SECS = 10.0
+_EXPORTS = ("sft", "critique_dpo", "step_dpo", "prm", "refine", "rl")
+
+
+class Display(Watcher):
+    """Shows problems, calls, tokens a second, kept rows and the time left: live in a terminal, else a line at times."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._num_problems = 0
+
+    def planned(self, plan: Plan, inputs: Inputs, journaled: int, unfinished: Sequence[int]) -> None:
+        """Says what will be done."""
+        self._num_problems = sum(
+            shard in set(unfinished) for shard in plan.shards_of(inputs)
+        )
+        agents = ", ".join(agent.name for agent in plan.settings.panel.agents)
+        self._console.print(
+            f"wrongturn {plan.context.version}, config {plan.config_digest[:12]}: {len(inputs.problems)} problems, "
+            f"engine {plan.settings.engine.label}, critics {agents}",
+            soft_wrap=True,
+        )
+        if inputs.unread:
+            self._console.print(f"{len(inputs.unread)} rows of the source are no problems; see rejections/")
+        done = plan.num_shards - len(unfinished)
+        self._console.print(
+            f"{done} of {plan.num_shards} shards are finished already; the journal holds {journaled} samples",
+            soft_wrap=True,
+        )
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Shows the meter until the work is done."""
+        stop = threading.Event()
+        thread = threading.Thread(target=self._watch, args=(stop, METER.read(), time.monotonic()), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    def _watch(self, stop: threading.Event, start: Reading, began: float) -> None:
+        if not self._console.is_terminal:
+            while not stop.wait(_LINE_SECS):
+                self._console.print(self._line(start, time.monotonic() - began), soft_wrap=True)
+            return
+        progress = Progress(BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"), console=self._console)
+        with progress:
+            task = progress.add_task("", total=1.0)
+            while not stop.wait(_REFRESH_SECS):
+                seconds = time.monotonic() - began
+                progress.update(
+                    task, completed=self._share_done(start), description=escape(self._line(start, seconds))
+                )
+
+    def _since(self, start: Reading) -> dict[str, int]:
+        return {name: count - start.elements.get(name, 0) for name, count in METER.read().elements.items()}
+
+    def _share_done(self, start: Reading) -> float:
+        """Share of the work that is done: trees are most of it, then second solutions, then critiques."""
+        done = self._since(start)
+        trees = done.get("ExpandTrees/kept", 0) + done.get("ExpandTrees/failed", 0)
+        share = 0.6 * trees / max(self._num_problems, 1)
+        criticised = done.get("WriteCritiques/kept", 0)
+        paths = max(criticised, 1) * self._num_problems / max(trees, 1)
+        verified = done.get("VerifyCritiques/kept", 0)
+        return min(share + 0.15 * criticised / paths + 0.25 * verified / paths, 1.0)
+
+    def _line(self, start: Reading, seconds: float) -> str:
+        now, done, share = METER.read(), self._since(start), self._share_done(start)
+        paid, before = now.paid, start.paid
+        tokens = paid.completion_tokens - before.completion_tokens
+        left = f"{seconds * (1 - share) / share:.0f} s left" if share > 0.02 else "time left unknown"
+        rows = sum(done.get(f"WriteShards/{config}", 0) for config in _EXPORTS)
+        return (
+            f"{done.get('ExpandTrees/kept', 0)}/{self._num_problems} problems, "
+            f"{done.get('WriteCritiques/kept', 0)} paths criticised, {done.get('VerifyCritiques/kept', 0)} verified, "
+            f"{paid.requests - before.requests} calls, {now.replayed - start.replayed} samples from the journal, "
+            f"{tokens / max(seconds, 1e-9):.0f} tokens/s, {rows} rows kept, {left}"
+        )
+
+
+def funnel(books: Books) -> Table:
+    """The stages with where their elements ended."""
+    table = Table(title="Funnel", title_justify="left", show_lines=False)
+    for name in ("stage", "what"):
+        table.add_column(name, no_wrap=True)
+    for name in ("entered", "kept", "rejected", "failed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("why", overflow="fold")
+    for stage in books.stages:
+        why = ", ".join(f"{reason} {count}" for reason, count in stage.reasons.items())
+        lost = "" if stage.balanced else " [red](does not add up)[/red]"
+        table.add_row(
+            stage.stage,
+            stage.element,
+            *(str(count) for count in (stage.entered, stage.kept, stage.rejected, stage.failed)),
+            escape(why) + lost,
+        )
+    return table
+
+
+def print_summary(console: Console, result: Result) -> None:
+    """The funnel, the tables and where they are; what to do where elements failed."""
+    books = result.books
+    console.print(funnel(books))
+    console.print("Rows: " + ", ".join(f"{config} {books.rows[config]}" for config in CONFIGS), soft_wrap=True)
+    console.print(f"Shards, card and report: {result.out}", soft_wrap=True)
+    console.print(f"Look at it: wrongturn show {result.out}", soft_wrap=True)
+    failed = sum(stage.failed for stage in books.stages)
+    if failed:
+        console.print(
+            f"{failed} elements failed ({result.failure_share:.1%} of all, {result.max_failure_share:.1%} allowed); "
+            "see failures/. The same command tries them again and pays for nothing else.",
+            soft_wrap=True,
+        )

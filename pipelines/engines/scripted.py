@@ -1,0 +1,147 @@
+"""An engine that replies by rule, in process. Shipped: tests and documentation run on it."""
+
+import importlib
+import random
+import re
+from collections.abc import Callable, Mapping
+
+from pipelines.engines.base import Reply, Request, Sample, Usage
+
+Rule = Callable[[str, str, int], str]
+"""From (prompt, prefix, seed) to the text of one sample."""
+
+
+class ScriptedEngine:
+    """Answers each sample with `rule(prompt, prefix, seed)` and remembers what it was asked."""
+
+    kind = "scripted"
+    revision = ""
+
+    def __init__(self, rule: Rule, model: str = "scripted") -> None:
+        self.model = model
+        self.identity = f"scripted/{model}"
+        self.history: list[Request] = []
+        self._rule = rule
+
+    async def complete(self, request: Request) -> Reply:
+        """See `Engine.complete`. Texts are cut at the request's stop strings; a token is a word."""
+        self.history.append(request)
+        indices = range(request.first_sample, request.first_sample + request.num_samples)
+        texts = (self._rule(request.prompt, request.prefix, request.sample_seed(i)) for i in indices)
+        samples = tuple(
+            Sample(text=text, finish="stop", tokens=len(text.split()))
+            for text in (_stopped(text, request.sampling.stop) for text in texts)
+        )
+        tokens = sum(sample.tokens for sample in samples)
+        return Reply(
+            samples=samples, usage=Usage(requests=1, samples=len(samples), completion_tokens=tokens)
+        )
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+
+def _stopped(text: str, stops: tuple[str, ...]) -> str:
+    ends = [text.find(stop) for stop in stops if stop in text]
+    return text[: min(ends)] if ends else text
+
+
+def load_rule(name: str) -> Rule:
+    """The function that `module:function` names.
+
+    Raises:
+      ValueError: there is no such function.
+    """
+    module, _, function = name.partition(":")
+    try:
+        rule: Rule = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"engine.rule must name a function as module:function, got {name!r}: {error}") from error
+    return rule
+
+
+def by_ending(replies: Mapping[str, Rule]) -> Rule:
+    """A rule that looks at how the prompt ends, for example at its last heading `Critique:`."""
+
+    def rule(prompt: str, prefix: str, seed: int) -> str:
+        for ending, reply in replies.items():
+            if prompt.rstrip().endswith(ending):
+                return reply(prompt, prefix, seed)
+        raise ValueError(f"no scripted reply for a prompt that ends in {prompt[-80:]!r}; there are {list(replies)}")
+
+    return rule
+
+
+_SUM = re.compile(r"Problem:\n(?:.*?)(-?\d+(?: [+-] \d+)+)")
+
+
+def arithmetic(prompt: str, prefix: str, seed: int) -> str:
+    """Sums of small numbers, solved a step at a time; about one step in three goes wrong. Critics see everything.
+
+    For problems such as `What is 4 + 3 - 2?`, with the shipped prompts.
+    """
+    return _ARITHMETIC(prompt, prefix, seed)
+
+
+def _terms(prompt: str) -> list[int]:
+    return [int(term.replace(" ", "")) for term in re.findall(r"[+-]? ?\d+", _SUM.findall(prompt)[-1])]
+
+
+def _solve(prompt: str, prefix: str, seed: int) -> str:
+    rng = random.Random(seed)
+    terms, written = _terms(prompt), re.findall(r"Step \d+: .* = (-?\d+)", prefix)
+    value, lines = int(written[-1]) if written else terms[0], []
+    for i, term in enumerate(terms[1 + len(written) :], len(written) + 1):
+        result = value + term + (rng.choice((-1, 1, 2)) if rng.random() < 0.35 else 0)
+        lines.append(f"Step {i}: {value} {'-' if term < 0 else '+'} {abs(term)} = {result}\n")
+        value = result
+    return "".join(lines) + ("" if "Answer:" in prefix else f"Answer: {value}\n")
+
+
+def _section(prompt: str, heading: str) -> str:
+    return prompt.rpartition(f"\n{heading}:\n")[2].partition("\n\n")[0]
+
+
+def _first_wrong(solution: str) -> int | None:
+    for i, (a, sign, b, c) in enumerate(re.findall(r"Step \d+: (-?\d+) ([+-]) (\d+) = (-?\d+)", solution), 1):
+        if int(a) + int(sign + b) != int(c):
+            return i
+    return None
+
+
+def _criticise(prompt: str, prefix: str, seed: int) -> str:
+    del prefix, seed
+    wrong = _first_wrong(_section(prompt, "Solution"))
+    if wrong is None:
+        return (
+            '{"units":[{"step":1,"flaw":"The sum was checked.","kind":"praise"}],'
+            '"first_wrong_step":null,"verdict":"correct"}'
+        )
+    return (
+        f'{{"units":[{{"step":{wrong},"quote":"","flaw":"The sum in this step is miscounted.","kind":"error",'
+        f'"fix":"Count it again.","error_type":"calculation","severity":3}}],'
+        f'"first_wrong_step":{wrong},"verdict":"incorrect"}}'
+    )
+
+
+def _refine(prompt: str, prefix: str, seed: int) -> str:
+    """With a critique that names the first wrong step everything is redone rightly; else it is solved afresh."""
+    named = re.search(r"first wrong step is step (\d+)", _section(prompt, "Critique"))
+    if prefix or not named or int(named[1]) != _first_wrong(_section(prompt, "Solution")):
+        return _solve(prompt, prefix, seed)
+    terms, value, lines = _terms(prompt), _terms(prompt)[0], []
+    for i, term in enumerate(terms[1:], 1):
+        lines.append(f"Step {i}: {value} {'-' if term < 0 else '+'} {abs(term)} = {value + term}\n")
+        value += term
+    return "".join(lines) + f"Answer: {value}\n"
+
+
+_ARITHMETIC = by_ending(
+    {
+        "Second solution:": _refine,
+        "Composed critique:": lambda prompt, prefix, seed: "",
+        "Judgement:": lambda prompt, prefix, seed: '{"decision":"keep","severity":3}',
+        "Critique:": _criticise,
+        "Solution:": _solve,
+    }
+)

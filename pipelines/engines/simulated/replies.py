@@ -1,0 +1,102 @@
+"""What the model says: a function of the request's text and one seed, and of nothing else."""
+
+import hashlib
+import math
+import re
+
+from pipelines.engines.simulated import critics, policy
+from pipelines.engines.simulated.prompts import Prompt, PromptError, parse_prompt
+from pipelines.engines.simulated.settings import SimulatedSettings
+from pipelines.engines.simulated.world import generator
+from schemas import Record
+
+NUM_SEEDS = 2**31
+"""Seeds are taken modulo this, as `pipelines.engines.base.Request.sample_seed` does."""
+
+CHARS_A_PROMPT_TOKEN = 4
+"""Prompts are long and only counted, so that their tokens are so many characters each, the last one begun counted."""
+
+_PIECE = re.compile(r"\s*(?:\w+|[^\w\s]+)|\s+\Z")
+
+
+class Reply(Record):
+    """One choice."""
+
+    text: str
+    tokens: int
+    """Tokens of the text."""
+    finish: str
+    """`stop` or `length`."""
+
+
+def text_digest(text: str) -> str:
+    """Names a request's text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def tokenize(text: str) -> list[str]:
+    r"""Cuts a text into tokens, which joined give it back.
+
+    A token is a run of letters and digits or a run of symbols, with the white space before it; white space at the end
+    is one more.
+
+    >>> tokenize("Step 1: 17 + 5 = 22\n")
+    ['Step', ' 1', ':', ' 17', ' +', ' 5', ' =', ' 22', '\n']
+    """
+    return _PIECE.findall(text)
+
+
+def prompt_tokens(num_chars: int) -> int:
+    """Tokens of a prompt of so many characters."""
+    return -(-num_chars // CHARS_A_PROMPT_TOKEN)
+
+
+def reply(text: str, seed: int, settings: SimulatedSettings) -> str:
+    """What the model says to a prompt and the beginning of an answer, uncut.
+
+    Choice j of a request with seed s is the reply to seed s + j.
+
+    Raises:
+      PromptError: the prompt asks for nothing this engine knows.
+    """
+    return reply_to(parse_prompt(text), text_digest(text), seed, settings)
+
+
+def reply_to(prompt: Prompt, digest: str, seed: int, settings: SimulatedSettings) -> str:
+    """As `reply`, for a prompt that is parsed and whose text has that digest."""
+    draws = generator("reply", digest, seed % NUM_SEEDS)
+    try:
+        if prompt.task == "solve":
+            return policy.solve(prompt.question, prompt.prefix, draws, settings)
+        if prompt.task == "critique":
+            whole = critics.write_critique(prompt, draws, settings)
+        elif prompt.task == "meta":
+            whole = critics.judge_remark(prompt, draws, settings)
+        elif prompt.task == "compose":
+            whole = critics.compose_critique(prompt)
+        else:
+            whole = policy.refine(prompt.question, prompt.solution, prompt.critique, draws, settings)
+            if not whole.startswith(prompt.prefix):
+                return policy.continue_solution(prompt.question, prompt.prefix, draws, settings)
+    except PromptError:
+        raise
+    except ValueError as error:
+        raise PromptError(str(error)) from None
+    return whole.removeprefix(prompt.prefix)
+
+
+def cut(text: str, stop: tuple[str, ...], max_tokens: int | None) -> Reply:
+    """A reply that ends before the first stop string and after at most `max_tokens` tokens."""
+    end = min((at for at in (text.find(word) for word in stop if word) if at >= 0), default=len(text))
+    tokens = tokenize(text[:end])
+    if max_tokens is not None and len(tokens) > max_tokens:
+        return Reply(text="".join(tokens[:max_tokens]), tokens=max_tokens, finish="length")
+    return Reply(text=text[:end], tokens=len(tokens), finish="stop")
+
+
+def simulated_length(digest: str, seed: int, settings: SimulatedSettings) -> int:
+    """Tokens that a sample takes the server's time for, log-normal, at least 1; independent of its text."""
+    draws = generator("length", digest, seed % NUM_SEEDS)
+    radius = math.sqrt(-2 * math.log(1 - draws.random()))
+    normal = radius * math.cos(2 * math.pi * draws.random())
+    return max(1, round(settings.length_median * math.exp(settings.length_sigma * normal)))

@@ -1,0 +1,61 @@
+"""Stage: grow a tree of reasoning for each problem."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import apache_beam as beam
+
+from mcts.answers import Check
+from mcts.base import Rollout
+from mcts.pairing import PairSettings
+from mcts.search import SearchSettings, expand_tree
+from pipelines.engines.base import Request
+from pipelines.settings import ActorSettings
+from pipelines.stage import FAILED, REJECTED, CallModels
+from pipelines.worker import Worker, WorkerSpec
+from schemas import Problem, Record, Template
+
+STAGE = "ExpandTrees"
+
+
+@dataclasses.dataclass
+class ExpandTrees(beam.PTransform):
+    """Sends every `Problem` to `kept` (as its `Tree`) or `failed` (as a `Failure`)."""
+
+    spec: WorkerSpec
+    actor: ActorSettings
+    search: SearchSettings
+    pairing: PairSettings
+    template: Template
+    seed: int
+
+    def expand(self, problems: beam.PCollection[Problem]):
+        """Three outputs: main (Tree), `rejected`, `failed`."""
+        stage = CallModels(STAGE, self.spec, self._expand, lambda problem: (problem.id, problem.id))
+        return problems | beam.ParDo(stage).with_outputs(REJECTED, FAILED, main="kept")
+
+    async def _expand(self, worker: Worker, problem: Problem) -> Sequence[Record]:
+        async def policy(prefix: str, *, num_samples: int, first_sample: int) -> Sequence[Rollout]:
+            request = Request(
+                prompt=self.template.fill({"problem": problem.question}),
+                prefix=prefix,
+                num_samples=num_samples,
+                first_sample=first_sample,
+                sampling=self.actor.sampling(),
+                seed=self.seed,
+            )
+            samples = await worker.model.sample(STAGE, request)
+            return [Rollout(text=sample.text, tokens=sample.tokens, error=sample.error) for sample in samples]
+
+        async def verifier(solution: str) -> Check:
+            return await worker.checkers.check(solution, problem)
+
+        tree = await expand_tree(
+            problem,
+            policy=policy,
+            verifier=verifier,
+            settings=self.search,
+            pairing=self.pairing,
+            provenance=worker.provenance(self.template, self.actor.sampling(), self.seed),
+        )
+        return [tree]

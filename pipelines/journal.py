@@ -1,0 +1,170 @@
+"""The run's memory: every sample that was ever paid for, under the digest of what was asked.
+
+One SQLite file in WAL mode. A writer thread commits whatever has gathered since the last commit in one transaction,
+so that an answer is on disk before it is used and a thousand answers cost a few commits. Several processes on one
+machine may share the file. SQLite drops a torn tail by itself; a file of another version is refused.
+"""
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from pipelines.engines.base import Sample, Usage
+from schemas import Record
+
+VERSION = 1
+"""Of the file's layout; raised with every change that an older version could not read."""
+
+
+class JournalError(RuntimeError):
+    """The journal cannot be used; says which file and what to do."""
+
+
+class _Entry(Record):
+    stage: str
+    samples: dict[str, Sample]
+    usage: Usage
+
+
+_Waiting = tuple[_Entry, asyncio.AbstractEventLoop, asyncio.Future[None]]
+
+_LAYOUT = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS samples (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS ledger (
+  stage TEXT PRIMARY KEY, requests INT NOT NULL, samples INT NOT NULL,
+  prompt_tokens INT NOT NULL, cached_tokens INT NOT NULL, completion_tokens INT NOT NULL
+) WITHOUT ROWID;
+"""
+
+_ADD_TO_LEDGER = """
+INSERT INTO ledger VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (stage) DO UPDATE SET
+  requests = requests + excluded.requests, samples = samples + excluded.samples,
+  prompt_tokens = prompt_tokens + excluded.prompt_tokens, cached_tokens = cached_tokens + excluded.cached_tokens,
+  completion_tokens = completion_tokens + excluded.completion_tokens
+"""
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(path, timeout=60, check_same_thread=False, isolation_level=None)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.executescript(_LAYOUT)
+        connection.execute("INSERT OR IGNORE INTO meta VALUES ('version', ?)", (str(VERSION),))
+        (version,) = connection.execute("SELECT value FROM meta WHERE name = 'version'").fetchone()
+    except (OSError, sqlite3.Error) as error:
+        raise JournalError(
+            f"cannot use the journal {path}: {error}; check that the folder is writable and the file is a journal "
+            "of wrongturn, or name another one with journal=PATH"
+        ) from error
+    if version != str(VERSION):
+        connection.close()
+        raise JournalError(
+            f"the journal {path} was written by version {version} of its layout, this is version {VERSION}; "
+            "use the wrongturn that wrote it, or name another one with journal=PATH"
+        )
+    return connection
+
+
+class Journal:
+    """Samples by key, with a ledger of what they cost. Open one a process, use it from one event loop."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens or makes the file.
+
+        Raises:
+          JournalError: it is unwritable, no journal, or of another version.
+        """
+        self.path = path
+        self._reader = _open(path)
+        self._writer = _open(path)
+        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._encoder = msgspec.msgpack.Encoder()
+        self._decoder = msgspec.msgpack.Decoder(Sample)
+        self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
+        self._thread.start()
+
+    def get(self, keys: Sequence[str]) -> dict[str, Sample]:
+        """The samples that are there, by key."""
+        found = {}
+        for key in keys:
+            row = self._reader.execute("SELECT value FROM samples WHERE key = ?", (key,)).fetchone()
+            if row:
+                found[key] = self._decoder.decode(row[0])
+        return found
+
+    async def put(self, stage: str, samples: Mapping[str, Sample], usage: Usage) -> None:
+        """Returns when the samples and their cost are on disk. A key that is there already keeps its sample.
+
+        Raises:
+          JournalError: the disk is full or the file cannot be written.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        self._queue.put((_Entry(stage=stage, samples=dict(samples), usage=usage), loop, done))
+        await done
+
+    def size(self) -> int:
+        """Samples it holds."""
+        (count,) = self._reader.execute("SELECT count(*) FROM samples").fetchone()
+        return int(count)
+
+    def ledger(self) -> dict[str, Usage]:
+        """What all samples of this journal have cost, by stage."""
+        rows = self._reader.execute("SELECT * FROM ledger ORDER BY stage").fetchall()
+        return {
+            stage: Usage(**dict(zip(Usage.__struct_fields__, counts, strict=True))) for stage, *counts in rows
+        }
+
+    def close(self) -> None:
+        """Commits what is waiting and lets go of the file."""
+        self._queue.put(None)
+        self._thread.join()
+        self._writer.close()
+        self._reader.close()
+
+    def _write(self) -> None:
+        while True:
+            batch = [self._queue.get()]
+            while not self._queue.empty():
+                batch.append(self._queue.get())
+            waiting = [item for item in batch if item is not None]
+            error = self._commit([entry for entry, _, _ in waiting])
+            for _, loop, done in waiting:
+                if not loop.is_closed():
+                    loop.call_soon_threadsafe(_settle, done, error)
+            if len(waiting) < len(batch):
+                return
+
+    def _commit(self, entries: Sequence[_Entry]) -> JournalError | None:
+        rows = [(key, self._encoder.encode(sample)) for entry in entries for key, sample in entry.samples.items()]
+        costs = [(entry.stage, *(getattr(entry.usage, name) for name in Usage.__struct_fields__)) for entry in entries]
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+            self._writer.executemany("INSERT OR IGNORE INTO samples VALUES (?, ?)", rows)
+            self._writer.executemany(_ADD_TO_LEDGER, costs)
+            self._writer.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+            return JournalError(
+                f"cannot write to the journal {self.path}: {error}; free some space or make it writable, then start "
+                "the same command again: nothing that was committed is lost"
+            )
+        return None
+
+
+def _settle(done: asyncio.Future[None], error: JournalError | None) -> None:
+    if done.done():
+        return
+    if error is None:
+        done.set_result(None)
+    else:
+        done.set_exception(error)

@@ -1,0 +1,115 @@
+"""The command line: `wrongturn run`, `wrongturn show`, `wrongturn doctor`."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+
+_EXAMPLES = """\
+settings are given as KEY=VALUE, groups of settings as GROUP=OPTION:
+  wrongturn run                                        the default run: small sums, a small model, in ./out
+  wrongturn run out=data problems.num_problems=100 seed=7
+  wrongturn run problems=gsm8k_file problems.path=train.jsonl actor=plain panel=blind \\
+      engine=vllm engine.url=http://127.0.0.1:8000 engine.model=NAME
+  wrongturn run --config                               every key there is, with its value
+The same command again goes on where a stopped run was.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; 0 is success, 2 bad input, 3 too many failed elements, 130 stopped by hand."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.command != "run":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if wrong := [word for word in rest if word.startswith("-")]:
+        parser.error(f"unrecognized arguments: {' '.join(wrong)}")
+    # Beam speaks of optional packages that nobody misses; what concerns the run is raised, not logged.
+    logging.basicConfig(level=os.environ.get("WRONGTURN_LOG", "ERROR"))
+    console = Console(stderr=True, highlight=False)
+    try:
+        return int(options.act(options))
+    except ValueError as error:
+        console.print(f"[red]wrongturn: {escape(' '.join(str(error).split()))}[/red]", soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        console.print("stopped; the same command goes on from here", soft_wrap=True)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="wrongturn",
+        description="Grows trees of reasoning, finds the wrong turns, and keeps critiques that rollouts show to help.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser(
+        "run",
+        help="make a dataset, or go on with one",
+        description="Makes a dataset.\n\n" + _groups(),
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    run.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings that differ from the default")
+    run.add_argument("--config", action="store_true", help="print the settings instead of running")
+    run.set_defaults(act=_run)
+    show = commands.add_parser("show", help="look at a finished run: the funnel, a critique, a tree")
+    show.add_argument("out", metavar="OUT", help="folder that a run wrote to")
+    show.add_argument("--tree", metavar="ID", default="", help="show this tree (its id or its problem's)")
+    show.set_defaults(act=_show)
+    doctor = commands.add_parser("doctor", help="say what is installed, what can start, and what would run")
+    doctor.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings as for `run`")
+    doctor.set_defaults(act=_doctor)
+    return parser
+
+
+def _groups() -> str:
+    from pipelines.config import options
+
+    groups = ("problems", "engine", "actor", "search", "pairing", "panel", "verify", "export", "runner")
+    lines = [f"  {group:9s} {', '.join(options(group))}" for group in groups]
+    return "\n".join(["groups and their options:", *lines])
+
+
+def _console() -> Console:
+    """Standard output; where it is no terminal, wide enough for tables."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=140)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from pipelines.config import as_yaml, compose, compose_plain
+
+    if options.config:
+        sys.stdout.write(as_yaml(compose_plain(options.overrides)))
+        return 0
+    settings = compose(options.overrides)
+    # Beam and the stages take seconds to import: not before the settings are known to be right.
+    from pipelines.display import Display, print_summary
+    from pipelines.run import run
+
+    console = _console()
+    result = run(settings, Display(console))
+    print_summary(console, result)
+    return 0 if result.is_success else 3
+
+
+def _show(options: argparse.Namespace) -> int:
+    from pipelines.show import show
+
+    show(_console(), options.out, options.tree)
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from pipelines.doctor import examine
+
+    return examine(_console(), options.overrides)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""The books of a run: what went into each stage and where it ended, counted from what is written."""
+
+import dataclasses
+import importlib.metadata
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pipelines.engines.base import Usage
+from pipelines.output import Output, OutputError
+from pipelines.plan import Plan
+from pipelines.shards import SPLITS, num_rows, read_rows
+from schemas import Record
+from schemas.arrow import CONFIGS
+
+_PACKAGES = ("apache-beam", "crowd-kit", "math-verify", "msgspec", "pyarrow", "reasoning-gym")
+"""Versions that a row may depend on."""
+
+
+class StageCount(Record):
+    """One stage's elements. `entered` = `kept` + `rejected` + `failed`, or something was lost."""
+
+    stage: str
+    element: str
+    """What is counted."""
+    entered: int
+    kept: int
+    rejected: int
+    failed: int
+    reasons: dict[str, int]
+    """Rejections by reason and failures by error, most frequent first."""
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every element ended in exactly one place."""
+        return self.entered == self.kept + self.rejected + self.failed
+
+
+class Books(Record):
+    """The funnel of a run, and the size of every table."""
+
+    stages: tuple[StageCount, ...]
+    rows: dict[str, int]
+    """By table."""
+    rows_by_split: dict[str, int]
+    """By `table/split`."""
+
+    @property
+    def failure_share(self) -> float:
+        """Failed elements over all that entered a stage, 0..1."""
+        entered = sum(stage.entered for stage in self.stages)
+        return sum(stage.failed for stage in self.stages) / entered if entered else 0.0
+
+
+@dataclasses.dataclass
+class _Ends:
+    """Where the elements of one stage ended that were not kept."""
+
+    rejected: int = 0
+    failed: int = 0
+    reasons: Counter[str] = dataclasses.field(default_factory=Counter)
+
+
+def _ends(out: Path) -> defaultdict[str, _Ends]:
+    ends: defaultdict[str, _Ends] = defaultdict(_Ends)
+    for row in read_rows(out, "rejections", ["stage", "reason"]):
+        ends[row["stage"]].rejected += 1
+        ends[row["stage"]].reasons[row["reason"]] += 1
+    for row in read_rows(out, "failures", ["stage", "error"]):
+        ends[row["stage"]].failed += 1
+        ends[row["stage"]].reasons[row["error"]] += 1
+    return ends
+
+
+def keep_books(out: Path, *, num_read: int, num_problems: int, num_agents: int) -> Books:
+    """Counts what a run has written.
+
+    What enters a stage is counted where it left the stage before, so that nothing can be lost between the two
+    without the sums showing it.
+
+    Args:
+      out: the output folder.
+      num_read: rows that the source had, problems or not.
+      num_problems: problems among them.
+      num_agents: critics in the panel.
+    """
+    ends = _ends(out)
+    by_split = {
+        f"{config}/{split}": sum(num_rows(path) for path in (out / config).glob(f"{split}-*.parquet"))
+        for config in CONFIGS
+        for split in SPLITS
+    }
+    rows = {config: sum(by_split[f"{config}/{split}"] for split in SPLITS) for config in CONFIGS}
+    paths = rows["pairs"] + rows["alone"]
+    paired = {row["tree_id"] for config in ("pairs", "alone") for row in read_rows(out, config, ["tree_id"])}
+    candidates = sum(len(row["candidates"]) for row in read_rows(out, "panels", ["candidates"]))
+    kept = sum(row["decision"] == "kept" for row in read_rows(out, "verified", ["decision"]))
+    flow = (
+        ("ReadProblems", "rows", num_read, num_problems),
+        ("ExpandTrees", "problems", num_problems, rows["trees"]),
+        ("PairPaths", "trees", rows["trees"], len(paired)),
+        ("WriteCritiques", "critiques asked for", paths * num_agents, rows["critiques"]),
+        ("AggregateCritiques", "paths", paths, rows["panels"]),
+        ("VerifyCritiques", "critiques", candidates, kept),
+    )
+    stages = tuple(
+        StageCount(
+            stage=stage,
+            element=element,
+            entered=entered,
+            kept=left,
+            rejected=ends[stage].rejected,
+            failed=ends[stage].failed,
+            reasons=dict(ends[stage].reasons.most_common()),
+        )
+        for stage, element, entered, left in flow
+    )
+    return Books(stages=stages, rows=rows, rows_by_split=by_split)
+
+
+def write_manifest(output: Output, plan: Plan, books: Books, ledger: Mapping[str, Usage]) -> None:
+    """Writes `run.json`: config, digests, versions, counts that add up, what was paid, and each shard's digest."""
+    manifest = {
+        "version": plan.context.version,
+        "config_digest": plan.config_digest,
+        "seed": plan.settings.seed,
+        "stages": [msgspec.to_builtins(stage) | {"balanced": stage.balanced} for stage in books.stages],
+        "rows": books.rows_by_split,
+        "paid": ledger,
+        "shards": output.digests(plan.num_shards),
+        "config": plan.settings,
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+    }
+    output.write("run.json", msgspec.json.format(msgspec.json.encode(manifest), indent=2).decode() + "\n")
+
+
+class _Manifest(msgspec.Struct):
+    """The part of `run.json` that is read back."""
+
+    stages: list[dict[str, Any]]
+    rows: dict[str, int]
+
+
+def read_books(out: Path) -> Books:
+    """The books of a finished run, from its `run.json`.
+
+    Raises:
+      OutputError: there is none.
+    """
+    path = out / "run.json"
+    if not path.is_file():
+        raise OutputError(f"{path.absolute()} is missing: the run has not finished; give its command again")
+    manifest = msgspec.json.decode(path.read_bytes(), type=_Manifest)
+    stages = tuple(
+        StageCount(**{name: stage[name] for name in StageCount.__struct_fields__}) for stage in manifest.stages
+    )
+    rows: Counter[str] = Counter()
+    for name, count in manifest.rows.items():
+        rows[name.partition("/")[0]] += count
+    return Books(stages=stages, rows=dict(rows), rows_by_split=manifest.rows)

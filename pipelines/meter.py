@@ -1,0 +1,49 @@
+"""What a run has done so far, for whoever watches it. Counts here are for eyes: the manifest counts what is written."""
+
+import threading
+from collections import Counter
+
+from pipelines.engines.base import Usage
+from schemas import Record
+
+
+class Reading(Record):
+    """The meter at one moment."""
+
+    paid: Usage
+    """What was paid in this run."""
+    replayed: int
+    """Samples that came from the journal."""
+    elements: dict[str, int]
+    """Finished elements by `Stage/outcome`, for example `ExpandTrees/kept`."""
+
+
+class Meter:
+    """Counters that any thread may add to."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._paid = Usage()
+        self._replayed = 0
+        self._elements: Counter[str] = Counter()
+
+    def pay(self, stage: str, usage: Usage, replayed: int) -> None:
+        """Adds what a request cost, and samples that cost nothing."""
+        del stage
+        with self._lock:
+            self._paid += usage
+            self._replayed += replayed
+
+    def count(self, stage: str, outcome: str, number: int = 1) -> None:
+        """Adds finished elements."""
+        with self._lock:
+            self._elements[f"{stage}/{outcome}"] += number
+
+    def read(self) -> Reading:
+        """The counts now."""
+        with self._lock:
+            return Reading(paid=self._paid, replayed=self._replayed, elements=dict(self._elements))
+
+
+METER = Meter()
+"""This process's meter."""

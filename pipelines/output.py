@@ -1,0 +1,161 @@
+"""The output folder: whose it is, who works on it now, and which shards are finished."""
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from pipelines.shards import all_shards, file_digest, num_rows
+from schemas import Record
+
+_STATE = ".wrongturn"
+COMPLETED = "COMPLETED"
+
+
+class OutputError(ValueError):
+    """The output folder cannot be used; says why and what to do."""
+
+
+class _Owner(Record):
+    config_digest: str
+
+
+class _Done(Record):
+    """A finished shard: every file of it with its SHA-256."""
+
+    files: dict[str, str]
+
+
+class Output:
+    """One run's folder."""
+
+    def __init__(self, out: str) -> None:
+        self.path = Path(out).expanduser().absolute()
+        self._state = self.path / _STATE
+
+    def journal(self, setting: str) -> Path:
+        """Where the journal is: the file that was set, else one in this folder."""
+        return Path(setting).expanduser().absolute() if setting else self._state / "journal.sqlite"
+
+    @contextmanager
+    def claimed(self, config_digest: str, *, replace: bool) -> Iterator[None]:
+        """Holds the folder for this process.
+
+        Raises:
+          OutputError: it cannot be written, belongs to something else or to a run with another config, or another
+            process works on it.
+        """
+        self._make()
+        with (self._state / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise OutputError(
+                    f"out: another run is working on {self.path}; wait for it, or choose another folder with out=DIR"
+                ) from None
+            self._own(config_digest, replace=replace)
+            yield
+
+    def _make(self) -> None:
+        foreign = self.path.is_dir() and any(self.path.iterdir()) and not self._state.is_dir()
+        if foreign:
+            raise OutputError(
+                f"out: {self.path} holds files that wrongturn did not write; choose an empty or new folder with out=DIR"
+            )
+        try:
+            (self._state / "done").mkdir(parents=True, exist_ok=True)
+            probe = self._state / "probe"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise OutputError(
+                f"out: cannot write to {self.path}: {error.strerror}; choose another folder with out=DIR"
+            ) from error
+
+    def _own(self, config_digest: str, *, replace: bool) -> None:
+        owner = self._state / "owner.json"
+        if owner.exists():
+            theirs = msgspec.json.decode(owner.read_bytes(), type=_Owner).config_digest
+            if theirs != config_digest and not replace:
+                raise OutputError(
+                    f"out: {self.path} holds a run with another config (digest {theirs[:12]}, this one is "
+                    f"{config_digest[:12]}); choose another folder with out=DIR and reuse its answers with "
+                    f"journal={self.journal('')}, or write over its shards with replace=true (its journal is kept)"
+                )
+            if theirs != config_digest:
+                self._clear()
+        _write_whole(owner, msgspec.json.encode(_Owner(config_digest=config_digest)))
+
+    def _clear(self) -> None:
+        """Takes away the other run's shards and marks, never its journal."""
+        (self.path / COMPLETED).unlink(missing_ok=True)
+        for mark in (self._state / "done").glob("*.json"):
+            for file in msgspec.json.decode(mark.read_bytes(), type=_Done).files:
+                (self.path / file).unlink(missing_ok=True)
+            mark.unlink()
+
+    def unfinished(self, num_shards: int) -> tuple[int, ...]:
+        """Shards that are not finished, or whose files are gone or changed."""
+        return tuple(index for index in range(num_shards) if not self._is_done(index, num_shards))
+
+    def _is_done(self, index: int, num_shards: int) -> bool:
+        mark = self._mark(index)
+        if not mark.exists():
+            return False
+        files = msgspec.json.decode(mark.read_bytes(), type=_Done).files
+        wanted = {shard.path for shard in all_shards([index], num_shards)}
+        return files.keys() == wanted and all(
+            (self.path / file).is_file() and file_digest(self.path / file) == sha for file, sha in files.items()
+        )
+
+    def finish(self, index: int, num_shards: int) -> None:
+        """Marks a shard as finished."""
+        files = {shard.path: file_digest(self.path / shard.path) for shard in all_shards([index], num_shards)}
+        _write_whole(self._mark(index), msgspec.json.encode(_Done(files=files), order="sorted"))
+
+    def has_failures(self, index: int, num_shards: int) -> bool:
+        """Whether elements of a shard failed: it then stays unfinished, and the same command tries them again."""
+        shards = (shard for shard in all_shards([index], num_shards) if shard.config == "failures")
+        return any(num_rows(self.path / shard.path) for shard in shards)
+
+    def digests(self, num_shards: int) -> dict[str, str]:
+        """SHA-256 of every shard file, by path."""
+        shards = all_shards(range(num_shards), num_shards)
+        return {shard.path: file_digest(self.path / shard.path) for shard in sorted(shards, key=lambda s: s.path)}
+
+    def begin(self) -> None:
+        """From here until `complete` the folder is not a whole dataset."""
+        (self.path / COMPLETED).unlink(missing_ok=True)
+
+    def write(self, name: str, content: str) -> None:
+        """Writes a file beside the shards, whole or not at all."""
+        _write_whole(self.path / name, content.encode("utf-8", "replace"))
+
+    def complete(self) -> None:
+        """Says that everything is written; the last thing that a run does."""
+        self.write(COMPLETED, "")
+
+    def _mark(self, index: int) -> Path:
+        return self._state / "done" / f"{index:05d}.json"
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+def require_complete(out: str, tables: Sequence[str]) -> Path:
+    """The folder of a run that has tables to show.
+
+    Raises:
+      OutputError: there is no such run.
+    """
+    path = Path(out).expanduser()
+    for table in tables:
+        if not list((path / table).glob("*.parquet")):
+            raise OutputError(f"{path.absolute()} holds no {table}; give the folder that `wrongturn run` wrote to")
+    return path

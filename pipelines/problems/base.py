@@ -1,0 +1,370 @@
+"""What every source of problems shares: settings, the error of a source that cannot work, and the reading loop."""
+
+import base64
+import binascii
+import dataclasses
+import decimal
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import msgspec
+
+from schemas import Image, Problem, Record, Rejection, digest
+
+Reason = Literal[
+    "missing_question",
+    "null_question",
+    "question_not_text",
+    "empty_question",
+    "question_too_long",
+    "missing_answer",
+    "null_answer",
+    "answer_not_scalar",
+    "answer_not_finite",
+    "answer_pattern_no_match",
+    "empty_answer",
+    "missing_id",
+    "duplicate_id",
+    "bad_image",
+    "metadata_not_json",
+    "not_an_object",
+    "bad_json",
+    "bad_csv",
+    "row_too_long",
+    "not_utf8",
+    "invalid_surrogates",
+    "null_bytes",
+    "gold_not_scorable",
+]
+"""Why a row is no problem."""
+
+REASONS: tuple[Reason, ...] = get_args(Reason)
+
+ALIASES: dict[str, tuple[str, ...]] = {
+    "question": ("question", "problem", "prompt", "instruction", "query", "input"),
+    "answer": ("answer", "final_answer", "gt", "ground_truth", "gold", "target", "solution", "label", "output"),
+    "id": ("id", "idx", "problem_id", "question_id", "uid"),
+    "images": ("images", "image"),
+}
+"""Names under which published sets keep each field, the likeliest first: only ever suggested, never assumed."""
+
+_MAX_EXPONENT = 400
+_ENCODER = msgspec.json.Encoder(decimal_format="number")
+_MEDIA_TYPES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
+
+
+class ProblemError(ValueError):
+    """The source as a whole cannot be used. One line: which setting, what was found, what to do."""
+
+
+class Columns(Record, frozen=True, kw_only=True):
+    """Which column of the source holds which part of a problem."""
+
+    question: str = "question"
+    answer: str = "answer"
+    id: str | None = None
+    """None: ids are digests of (source, question, answer)."""
+    images: str | None = None
+    """Column with bytes, data URLs, paths beside the file, or lists of these. None: no images."""
+    metadata: tuple[str, ...] = ()
+    """Columns kept as they are in `Problem.metadata`."""
+
+    def named(self) -> dict[str, str]:
+        """Setting → column, for every column that is asked for."""
+        single = {"question": self.question, "answer": self.answer, "id": self.id, "images": self.images}
+        wanted = {name: column for name, column in single.items() if column is not None}
+        return wanted | {f"metadata[{i}]": column for i, column in enumerate(self.metadata)}
+
+
+class Tabular(Record, frozen=True, kw_only=True):
+    """What sources of rows have in common."""
+
+    columns: Columns = Columns()
+    domain: Literal["math", "choice", "exact"] = "math"
+    """Checker of the answers."""
+    source: str = ""
+    """`Problem.source`; empty: the file's name, or the data set's."""
+    answer_pattern: str | None = None
+    r"""Regular expression with one group that pulls the answer out of its column: `#### (.+)$`. None: all of it."""
+    skip: int = 0
+    """Rows passed over at the start."""
+    limit: int | None = None
+    """Rows read after those, unfit ones included, so that skip and limit cut a set into parts. None: all."""
+    max_question_chars: int = 20_000
+    """A longer question is rejected."""
+
+
+class GymProblems(Record, frozen=True, tag_field="kind", tag="reasoning_gym", kw_only=True):
+    """Problems that reasoning-gym makes and scores."""
+
+    dataset: str
+    """Name in reasoning-gym's registry, for example `chain_sum`."""
+    num_problems: int = 16
+    seed: int = 0
+    """Most datasets make problem i from seed + i: sets that must not overlap need seeds `num_problems` apart."""
+    dataset_config: dict[str, int | float | str | bool | list[Any] | None] = msgspec.field(default_factory=dict)
+    """Arguments of the dataset's own config; what is not named keeps reasoning-gym's default."""
+
+
+class FileProblems(Tabular, frozen=True, tag_field="kind", tag="file", kw_only=True):
+    """Problems in JSON Lines, JSON, Parquet or CSV files."""
+
+    path: str
+    """A file, a folder (read with its subfolders), or a glob; files are read in the order of their names."""
+    format: Literal["auto", "jsonl", "json", "parquet", "csv"] = "auto"
+    """`auto` goes by the file's ending."""
+
+
+class HubProblems(Tabular, frozen=True, tag_field="kind", tag="hub", kw_only=True):
+    """Problems in a data set of the Hugging Face Hub, or in a local folder that `datasets` can load."""
+
+    dataset: str
+    """`owner/name`, or a folder: data files, or what `save_to_disk` wrote. An existing folder comes first."""
+    config: str | None = None
+    """Name of the data set's configuration, where it has several."""
+    split: str = "train"
+    revision: str | None = None
+    """Commit, branch or tag on the Hub. None: the newest."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One row as the source has it, or why it could not even be read."""
+
+    source: str
+    """File or data set."""
+    number: int
+    """Line of the file, or row of the data set, from 1."""
+    unit: Literal["line", "row"] = "row"
+    values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    folder: Path | None = None
+    """What paths to images are relative to. None: there can be none."""
+    reason: Reason | None = None
+    """Why there are no values. None: there are."""
+    detail: str = ""
+
+    @property
+    def where(self) -> str:
+        """The row's place, for people."""
+        return f"{self.source} {self.unit} {self.number}"
+
+
+class _Unfit(Exception):
+    """A row that is no problem."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason: Reason = reason
+        self.detail = detail
+
+
+def check_tabular(settings: Tabular) -> None:
+    """Looks at the settings alone.
+
+    Raises:
+      ProblemError: a number out of range, or a pattern that cannot pull out an answer.
+    """
+    for name, value, least in (
+        ("skip", settings.skip, 0),
+        ("limit", settings.limit, 1),
+        ("max_question_chars", settings.max_question_chars, 1),
+    ):
+        if value is not None and value < least:
+            raise ProblemError(f"problems.{name}: need a number >= {least}, got {value}")
+    if settings.answer_pattern is None:
+        return
+    try:
+        groups = re.compile(settings.answer_pattern).groups
+    except re.error as error:
+        raise ProblemError(
+            f"problems.answer_pattern: {settings.answer_pattern!r} is no regular expression ({error}); correct it"
+        ) from None
+    if groups != 1:
+        raise ProblemError(
+            f"problems.answer_pattern: {settings.answer_pattern!r} has {groups} groups, need exactly 1 around the "
+            "answer; write other groups as (?:...)"
+        )
+
+
+def check_columns(columns: Columns, existing: Iterable[str], where: str) -> None:
+    """Compares the mapping with the columns that are there.
+
+    Raises:
+      ProblemError: a mapped column does not exist; lists those that do and suggests one.
+    """
+    names = tuple(existing)
+    for setting, column in columns.named().items():
+        if column in names:
+            continue
+        aliases = [name for name in ALIASES.get(setting, ()) if name in names]
+        near = aliases or get_close_matches(column, names, n=1)
+        remedy = (
+            f"set problems.columns.{setting}={near[0]}" if near else f"set problems.columns.{setting} to one of these"
+        )
+        raise ProblemError(
+            f"problems.columns.{setting}: {where} has no column {column!r}, only {', '.join(names) or 'none at all'}; "
+            f"{remedy}"
+        )
+
+
+def read_rows(rows: Iterable[Row], settings: Tabular) -> Iterator[Problem | Rejection]:
+    """Turns each row into exactly one problem or rejection, in order. Keeps one short string for each id it saw."""
+    seen: dict[str, str] = {}
+    for row in rows:
+        problem_id = ""
+        try:
+            if row.reason is not None:
+                raise _Unfit(row.reason, row.detail)
+            problem = _problem(row, settings)
+            problem_id = problem.id
+            if problem_id in seen:
+                raise _Unfit("duplicate_id", f"id {_brief(problem_id)} was already at {seen[problem_id]}")
+            seen[problem_id] = row.where
+            yield problem
+        except _Unfit as unfit:
+            yield Rejection(
+                stage="ReadProblems",
+                key=f"{row.source}:{row.number}",
+                problem_id=problem_id,
+                reason=unfit.reason,
+                detail=f"{row.where}: {unfit.detail}",
+            )
+
+
+def _problem(row: Row, settings: Tabular) -> Problem:
+    columns = settings.columns
+    source = settings.source or row.source
+    question = _question(row.values, columns.question, settings.max_question_chars)
+    answer = _answer(row.values, columns.answer, settings.answer_pattern)
+    return Problem(
+        id=digest(source, question, answer) if columns.id is None else _id(row.values, columns.id),
+        source=source,
+        domain=settings.domain,
+        question=question,
+        answer=answer,
+        images=() if columns.images is None else _images(row.values.get(columns.images), row.folder, columns.images),
+        metadata=_metadata(row.values, columns.metadata),
+    )
+
+
+def _question(values: Mapping[str, Any], column: str, max_chars: int) -> str:
+    if column not in values:
+        raise _Unfit("missing_question", f"no key {column!r}, expected text; it has {_brief(list(values))}")
+    question = values[column]
+    if question is None:
+        raise _Unfit("null_question", f"{column!r} is null, expected text")
+    if not isinstance(question, str):
+        raise _Unfit("question_not_text", f"{column!r} is {_brief(question)}, expected text")
+    if not question.strip():
+        raise _Unfit("empty_question", f"{column!r} is {_brief(question)}, expected text")
+    if len(question) > max_chars:
+        raise _Unfit(
+            "question_too_long",
+            f"{column!r} has {len(question)} characters, expected at most {max_chars} (problems.max_question_chars)",
+        )
+    return _clean(question, column)
+
+
+def _answer(values: Mapping[str, Any], column: str, pattern: str | None) -> str:
+    if column not in values:
+        raise _Unfit("missing_answer", f"no key {column!r}, expected text or a number; it has {_brief(list(values))}")
+    if values[column] is None:
+        raise _Unfit("null_answer", f"{column!r} is null, expected text or a number")
+    answer = _clean(_scalar(values[column], column), column)
+    if pattern is not None and answer.strip():
+        match = re.search(pattern, answer)
+        if match is None:
+            raise _Unfit("answer_pattern_no_match", f"{column!r} is {_brief(answer)}, expected a match of {pattern!r}")
+        answer = match.group(1) or ""
+    if not answer.strip():
+        raise _Unfit("empty_answer", f"{column!r} is {_brief(values[column])}, expected an answer")
+    return answer.strip()
+
+
+def _id(values: Mapping[str, Any], column: str) -> str:
+    if values.get(column) is None:
+        raise _Unfit("missing_id", f"no value in {column!r}, expected an id in every row (or problems.columns.id=null)")
+    try:
+        text = _scalar(values[column], column)
+    except _Unfit as unfit:
+        raise _Unfit("missing_id", unfit.detail) from None
+    text = _clean(text, column).strip()
+    if not text:
+        raise _Unfit("missing_id", f"{column!r} is empty, expected an id in every row (or problems.columns.id=null)")
+    return text
+
+
+def _scalar(value: Any, column: str) -> str:
+    """Text as it is, a number as plain decimal text (`72.0` → `72`, `1e3` → `1000`), a truth value as in JSON."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if not isinstance(value, int | float | decimal.Decimal):
+        raise _Unfit("answer_not_scalar", f"{column!r} is {_brief(value)}, expected text or a number")
+    number = decimal.Decimal(repr(value)) if isinstance(value, float) else decimal.Decimal(value)
+    # A few characters such as 1e999999999 would otherwise become a gigabyte of zeros.
+    if not number.is_finite() or abs(number.adjusted()) > _MAX_EXPONENT:
+        raise _Unfit("answer_not_finite", f"{column!r} is {_brief(value)}, expected a number below 1e{_MAX_EXPONENT}")
+    text = format(number, "f")
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if text == "-0" else text
+
+
+def _clean(text: str, column: str) -> str:
+    if "\0" in text:
+        raise _Unfit("null_bytes", f"{column!r} is {_brief(text)}, expected text without U+0000")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise _Unfit(
+            "invalid_surrogates",
+            f"{column!r} has half a surrogate pair at character {error.start}, expected whole characters",
+        ) from None
+    return text
+
+
+def _metadata(values: Mapping[str, Any], names: tuple[str, ...]) -> str:
+    kept = {name: values[name] for name in names if name in values}
+    try:
+        return _ENCODER.encode(kept).decode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _Unfit("metadata_not_json", f"columns {_brief(list(kept))} cannot be written as JSON: {error}") from None
+
+
+def _images(value: Any, folder: Path | None, column: str) -> tuple[Image, ...]:
+    if value is None or value == "":
+        return ()
+    return tuple(_image(item, folder, column) for item in (value if isinstance(value, list) else [value]))
+
+
+def _image(value: Any, folder: Path | None, column: str) -> Image:
+    """An image from bytes, a data URL, a path, or the `{bytes, path}` of `datasets`. Its type is read off its bytes."""
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    try:
+        if isinstance(value, str) and value.startswith("data:"):
+            value = base64.b64decode(value.partition(",")[2], validate=True)
+        elif isinstance(value, str) and folder is not None and (folder / value).is_file():
+            value = (folder / value).read_bytes()
+    except (OSError, ValueError, binascii.Error) as error:
+        raise _Unfit("bad_image", f"{column!r} cannot be read: {error}") from None
+    if not isinstance(value, bytes):
+        raise _Unfit(
+            "bad_image", f"{column!r} is {_brief(value)}, expected bytes, a data URL or a path beside the file"
+        )
+    if value[:4] == b"RIFF" and value[8:12] == b"WEBP":
+        return Image(bytes=value, media_type="image/webp")
+    for magic, media_type in _MEDIA_TYPES.items():
+        if value.startswith(magic):
+            return Image(bytes=value, media_type=media_type)
+    raise _Unfit("bad_image", f"{column!r} starts with {value[:8]!r}, expected PNG, JPEG, GIF or WebP")
+
+
+def _brief(value: Any) -> str:
+    """At most 80 characters of a value; escapes make it printable whatever it holds."""
+    text = ascii(value[:200] if isinstance(value, str | bytes | list) else value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,70 @@
+"""A run as one HTML page that needs nothing else: the funnel, what was kept, trees with their wrong turns."""
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from pipelines.manifest import Books
+from pipelines.output import Output
+from pipelines.plan import Plan
+from pipelines.shards import read_rows
+from schemas import Node, PathPair, Record, Tree
+from schemas.arrow import from_row
+
+_MOST_TREES = 20
+_MOST_CRITIQUES = 50
+_MOST_NODES = 300
+"""Larger trees are left out of the page; they are in trees/."""
+
+
+class _View(Record):
+    """A tree as the page draws it."""
+
+    question: str
+    nodes: tuple[Node, ...]
+    children: tuple[tuple[int, ...], ...]
+    marks: tuple[str, ...]
+    """CSS class of each node's text."""
+
+
+def write_report(output: Output, plan: Plan, books: Books) -> None:
+    """Writes report.html. Everything that a model wrote is escaped."""
+    source = (resources.files("pipelines") / "report.html").read_text(encoding="utf-8")
+    page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
+    kept = (row for row in read_rows(output.path, "verified") if row["decision"] == "kept" and row["has_error"])
+    output.write(
+        "report.html",
+        page.render(
+            out=output.path.name,
+            digest=plan.config_digest,
+            version=plan.context.version,
+            stages=books.stages,
+            rows=books.rows,
+            kept=_first(kept, _MOST_CRITIQUES),
+            trees=_views(output.path),
+        ),
+    )
+
+
+def _first(rows: Any, most: int) -> list[dict[str, Any]]:
+    return [row for row, _ in zip(rows, range(most), strict=False)]
+
+
+def _views(path: Path) -> list[_View]:
+    pairs = {row["tree_id"]: from_row(row, PathPair) for row in read_rows(path, "pairs")}
+    views: list[_View] = []
+    for row in read_rows(path, "trees"):
+        pair = pairs.get(row["id"])
+        if pair and len(row["nodes"]) <= _MOST_NODES and len(views) < _MOST_TREES:
+            views.append(_view(from_row(row, Tree), pair))
+    return views
+
+
+def _view(tree: Tree, pair: PathPair) -> _View:
+    turn, right = pair.node_ids[pair.first_error], {*pair.prefix_nodes, *pair.right.nodes}
+    marks = tuple("turn" if i == turn else "right" if i in right else "" for i in range(len(tree.nodes)))
+    return _View(
+        question=tree.problem.question.strip(), nodes=tree.nodes, children=tree.children(), marks=marks
+    )

@@ -1,0 +1,143 @@
+"""Everything that can be set, as frozen records that check themselves. Hydra picks the values, nothing else here.
+
+Defaults stand in these records only; the files under `conf/` override them.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+from annotators.aggregate import Candidates, Style
+from annotators.critic import Agent
+from annotators.exports import ExportSettings
+from annotators.verification import VerifySettings
+from mcts.pairing import PairSettings
+from mcts.search import SearchSettings
+from pipelines.engines.base import Sampling
+from pipelines.engines.settings import EngineSettings
+from pipelines.problems import ProblemSource
+from schemas import Record, digest
+
+
+class ActorSettings(Record):
+    """How the actor is asked for solutions and for second solutions."""
+
+    solve_template: str = "solve"
+    """Name of a shipped prompt or a path; gap `{problem}`. Continued step by step."""
+    refine_template: str = "refine"
+    """Likewise; gap `{sections}`: problem, first solution, critique where there is one."""
+    max_tokens: int = 512
+    """Of one rollout."""
+    temperature: float = 0.8
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ("\n\nProblem:",)
+
+    def sampling(self) -> Sampling:
+        """The sampling of rollouts."""
+        return Sampling(
+            max_tokens=self.max_tokens, temperature=self.temperature, top_p=self.top_p, stop=self.stop
+        )
+
+
+class PanelSettings(Record):
+    """Who criticises, and how the panel comes to one critique."""
+
+    agents: tuple[Agent, ...]
+    meta_template: str = "meta"
+    """Prompt of the meta-critic; gap `{sections}`. Empty leaves every unit unjudged."""
+    quorum: int = 1
+    """Readable critiques a path needs at least."""
+    style: Style = "stepwise"
+    """How the composed critique reads."""
+    candidates: Candidates = "both"
+    """What is verified: the composed critique, each agent's own, or both."""
+    reask: bool = True
+    """Whether a critic whose output cannot be read is asked once more, with the reason."""
+
+    def __post_init__(self) -> None:
+        names = [agent.name for agent in self.agents]
+        if not names:
+            raise ValueError("agents is empty; name at least one critic")
+        if len(set(names)) < len(names) or "panel" in names:
+            raise ValueError(f"agents need distinct names other than 'panel', got {names}")
+        for i, agent in enumerate(self.agents):
+            if agent.second_look_at and agent.second_look_at not in names[:i]:
+                raise ValueError(
+                    f"agent {agent.name!r} looks again at {agent.second_look_at!r}, which must stand before it in agents"
+                )
+        if not 1 <= self.quorum <= len(names):
+            raise ValueError(f"quorum must lie in 1..{len(names)} (the number of agents), got {self.quorum}")
+
+
+class RunnerSettings(Record):
+    """Where the graph runs."""
+
+    kind: Literal["direct"] = "direct"
+    """`direct`: in this process, one worker."""
+    max_in_flight: int = 32
+    """Elements of one stage that a worker has in hand at once, for example trees."""
+    problems_per_shard: int = 512
+    """Problems that are worked on, written and committed together; bounds memory."""
+    checker_processes: int = 1
+    """Processes that check answers, each killable."""
+    checker_cpu_secs: float = 5.0
+    """CPU time that one answer may cost before it counts as unscored."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_in_flight", "problems_per_shard", "checker_processes", "checker_cpu_secs"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+
+
+class Settings(Record):
+    """One run."""
+
+    problems: ProblemSource
+    engine: EngineSettings
+    panel: PanelSettings
+    actor: ActorSettings = ActorSettings()
+    search: SearchSettings = SearchSettings()
+    pairing: PairSettings = PairSettings()
+    verify: VerifySettings = VerifySettings()
+    export: ExportSettings = ExportSettings()
+    runner: RunnerSettings = RunnerSettings()
+    out: str = "out"
+    """Folder that the data is written to."""
+    journal: str = ""
+    """File of the journal; empty puts it into the output folder. Several runs may share one."""
+    seed: int = 0
+    replace: bool = False
+    """Whether the shards of another run in `out` may be replaced. The journal always stays."""
+    max_failure_share: float = 0.1
+    """Largest share of failed elements with which the run still counts as a success."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_failure_share <= 1:
+            raise ValueError(f"max_failure_share must lie in 0..1, got {self.max_failure_share}")
+        if not self.out:
+            raise ValueError("out is empty; name the folder that the data is written to")
+
+    def config_digest(self) -> str:
+        """Digest of everything that shapes the data: not of where it goes or how fast it gets there."""
+        plain = msgspec.to_builtins(self)
+        for name in ("out", "journal", "replace", "max_failure_share"):
+            del plain[name]
+        for name in ("kind", "max_in_flight", "checker_processes"):
+            del plain["runner"][name]
+        for name in ("url", "limits", "num_threads", "slots", "api_key_env"):
+            plain["engine"].pop(name, None)
+        return digest("config", plain)
+
+
+def parse_settings(plain: dict[str, Any]) -> Settings:
+    """Settings from plain nested values.
+
+    Raises:
+      ValueError: one line that names the key, what was expected and what came.
+    """
+    try:
+        return msgspec.convert(plain, Settings, strict=True)
+    except msgspec.ValidationError as error:
+        message, _, where = str(error).partition(" - at `$")
+        key = where.rstrip("`").lstrip(".")
+        raise ValueError(f"{key}: {message}" if key else message) from error

@@ -1,0 +1,125 @@
+"""Parquet shards: which row goes where, and files that are whole or absent and always the same bytes.
+
+A shard is also the unit of work: all rows of a problem are in the shard that its id's digest says, in every table.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas import Record, digest, uniform
+from schemas.arrow import CONFIGS, arrow_schema, to_row
+
+Split = Literal["train", "validation"]
+SPLITS: tuple[Split, ...] = ("train", "validation")
+
+_ROWS_IN_GROUP = 1000
+
+
+class Shard(Record):
+    """One file of one table."""
+
+    config: str
+    split: Split
+    index: int
+    num_shards: int
+
+    @property
+    def path(self) -> str:
+        """Path below the output folder, with the name that Hugging Face's loaders expect."""
+        return f"{self.config}/{self.split}-{self.index:05d}-of-{self.num_shards:05d}.parquet"
+
+
+class DuplicateRow(ValueError):
+    """Two rows of one table have the same id."""
+
+
+def shard_of(problem_id: str, num_shards: int) -> int:
+    """The shard that a problem and everything made of it belongs to, 0..num_shards-1."""
+    return int(digest("shard", problem_id)[:12], 16) % num_shards
+
+
+def split_of(problem_id: str, validation_share: float) -> Split:
+    """The split of a problem and of every row made of it: no problem is in both."""
+    return "validation" if uniform("split", problem_id) < validation_share else "train"
+
+
+def all_shards(indices: Iterable[int], num_shards: int) -> list[Shard]:
+    """Every file that the given shards have: one for each table and split, also where it stays empty."""
+    return [
+        Shard(config=config, split=split, index=index, num_shards=num_shards)
+        for index in indices
+        for config in CONFIGS
+        for split in SPLITS
+    ]
+
+
+def _features(schema: pa.Schema) -> bytes:
+    """The schema as `datasets` wants it in a file's metadata, so that loading needs no guess even without rows."""
+    import datasets
+
+    features = datasets.Features.from_arrow_schema(schema)
+    return json.dumps({"info": {"features": features.to_dict()}}, sort_keys=True).encode()
+
+
+def file_schema(record: type[Record]) -> pa.Schema:
+    """Arrow schema of a file of `record`, with Hugging Face's features beside it."""
+    schema = arrow_schema(record)
+    return schema.with_metadata({"huggingface": _features(schema)})
+
+
+def write_shard(out: Path, shard: Shard, rows: Sequence[tuple[str, Record]]) -> None:
+    """Writes a file whole or not at all: sorted by key, under a temporary name first.
+
+    Args:
+      out: the output folder.
+      shard: which file.
+      rows: key and record; equal inputs in any order give equal bytes.
+
+    Raises:
+      DuplicateRow: two different rows have the same key; names it.
+    """
+    ordered = sorted(rows, key=lambda row: row[0])
+    for (key, record), (next_key, next_record) in zip(ordered, ordered[1:], strict=False):
+        if key == next_key:
+            raise DuplicateRow(f"{shard.path}: two rows have the key {key!r}: {record!r:.300} and {next_record!r:.300}")
+    schema = file_schema(CONFIGS[shard.config])
+    path = out / shard.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            # Without rows there is no group at all: loaders stumble over an empty one.
+            for start in range(0, len(ordered), _ROWS_IN_GROUP):
+                group = [to_row(record) for _, record in ordered[start : start + _ROWS_IN_GROUP]]
+                writer.write_table(pa.Table.from_pylist(group, schema=schema))
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_rows(out: Path, config: str, columns: Sequence[str] | None = None) -> Iterable[dict[str, Any]]:
+    """Rows of one table of all splits and shards, in the order of the files."""
+    for path in sorted((out / config).glob("*.parquet")):
+        for batch in pq.ParquetFile(path).iter_batches(columns=columns):
+            yield from batch.to_pylist()
+
+
+def num_rows(path: Path) -> int:
+    """Rows of one file, from its footer."""
+    count: int = pq.read_metadata(path).num_rows
+    return count
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

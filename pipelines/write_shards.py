@@ -1,0 +1,107 @@
+"""Stage: write every record to the shard it belongs to."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import apache_beam as beam
+import msgspec
+
+from annotators.exports import Context, ExportSettings, critique_rows, path_rows
+from pipelines.meter import METER
+from pipelines.shards import Shard, all_shards, shard_of, split_of, write_shard
+from schemas import Criticised, Empanelled, Examined, Failure, PathAlone, PathPair, Record, Rejection, Tree
+from schemas.arrow import CONFIGS
+
+_CONFIG_OF = {record: config for config, record in CONFIGS.items()}
+
+ShardName = tuple[str, str, int]
+"""Table, split and number of a shard: what rows are gathered by."""
+
+Row = tuple[str, bytes]
+"""Sort key and encoded record."""
+
+
+@dataclasses.dataclass
+class WriteShards(beam.PTransform):
+    """Writes the files of `shards` and nothing else; a file without a row is written too.
+
+    Side effect: files below `out`, each whole or absent, the same bytes for the same records in any order.
+    """
+
+    out: str
+    shards: tuple[int, ...]
+    """Numbers of the shards that this graph fills."""
+    num_shards: int
+    export: ExportSettings
+    context: Context
+
+    def expand(self, records: beam.PCollection[Record]):
+        """One output: the path of every file written, below `out`."""
+        rows = records | "MakeRows" >> beam.FlatMap(self._rows).with_output_types(tuple[ShardName, Row])
+        files = (
+            records.pipeline
+            | "ListShards" >> beam.Create(all_shards(self.shards, self.num_shards))
+            | "NoRowYet" >> beam.Map(_no_row_yet).with_output_types(tuple[ShardName, Row])
+        )
+        return (
+            (rows, files)
+            | beam.Flatten()
+            | "GatherShard" >> beam.GroupByKey()
+            | "WriteShard" >> beam.Map(self._write).with_output_types(str)
+        )
+
+    def _rows(self, record: Record) -> Iterator[tuple[ShardName, Row]]:
+        for row in exported(record, self.export, self.context):
+            problem_id = _problem_id(record)
+            config = _CONFIG_OF[type(row)]
+            split = split_of(problem_id, self.export.validation_share)
+            METER.count("WriteShards", config)
+            key = f"{problem_id}/{_row_id(row)}"
+            yield (config, split, shard_of(problem_id, self.num_shards)), (key, msgspec.msgpack.encode(row))
+
+    def _write(self, gathered: tuple[ShardName, Iterable[Row]]) -> str:
+        (config, split, index), rows = gathered
+        shard = Shard(config=config, split=split, index=index, num_shards=self.num_shards)  # type: ignore[arg-type]
+        decoder = msgspec.msgpack.Decoder(CONFIGS[config])
+        write_shard(Path(self.out), shard, [(key, decoder.decode(data)) for key, data in rows if data])
+        return shard.path
+
+
+def exported(record: Record, settings: ExportSettings, context: Context) -> Iterator[Record]:
+    """The rows that a record of the flow becomes, in whatever tables they belong to."""
+    match record:
+        case PathPair() | PathAlone():
+            yield record
+            yield from path_rows(record, context)
+        case Criticised():
+            yield from record.critiques
+        case Empanelled():
+            yield record.panel
+        case Examined():
+            yield from record.verified
+            yield from critique_rows(record, settings, context)
+        case _:
+            yield record
+
+
+def _problem_id(record: Record) -> str:
+    match record:
+        case Tree() | PathPair() | PathAlone():
+            return record.problem.id
+        case Criticised() | Empanelled() | Examined():
+            return record.path.problem.id
+        case Rejection() | Failure():
+            return record.problem_id
+    raise TypeError(f"{type(record).__name__} belongs to no problem")
+
+
+def _row_id(row: Record) -> str:
+    if isinstance(row, Rejection | Failure):
+        return f"{row.stage}/{row.key}"
+    row_id: str = row.id  # type: ignore[attr-defined]
+    return row_id
+
+
+def _no_row_yet(shard: Shard) -> tuple[ShardName, Row]:
+    return (shard.config, shard.split, shard.index), ("", b"")

@@ -1,0 +1,28 @@
+"""A problem with a checkable answer."""
+
+from schemas.base import Record
+
+
+class Image(Record):
+    """A picture that belongs to a problem."""
+
+    bytes: bytes
+    media_type: str
+    """For example `image/png`."""
+
+
+class Problem(Record):
+    """What is asked, what the right answer is, and how to check it."""
+
+    id: str
+    """Unique in a run: the source's own id where it has one, else a digest of the content."""
+    source: str
+    """Where it came from, for example `reasoning_gym/chain_sum` or a file's name."""
+    domain: str
+    """Which checker decides about answers: `math`, `choice`, `exact`, `reasoning_gym`."""
+    question: str
+    answer: str
+    """The gold answer. Reaches checkers and reference critics only, never a blind critic or a rollout."""
+    images: tuple[Image, ...] = ()
+    metadata: str = "{}"
+    """JSON object with whatever else the source said; the reasoning-gym scorer reads its entry from here."""

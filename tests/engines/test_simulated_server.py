@@ -1,0 +1,505 @@
+import asyncio
+import contextlib
+import heapq
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+
+from pipelines.engines.simulated import SimulatedSettings, make_problem, reply, serving, serving_subprocess
+from pipelines.engines.simulated.accounting import PrefixCache, SlotPlan
+from pipelines.engines.simulated.app import SimulatedServer
+from pipelines.engines.simulated.replies import prompt_tokens, simulated_length, text_digest, tokenize
+
+ROOT = Path(__file__).parents[2]
+QUESTION = make_problem(0, 0, SimulatedSettings()).question
+PROMPT = f"Problem:\n{QUESTION}\n\nSolution:\n"
+PLAIN = SimulatedSettings()
+
+Json = dict[str, Any]
+
+
+class Got(msgspec.Struct):
+    """One answer, read to its end."""
+
+    status: int
+    raw: bytes
+    headers: dict[str, str]
+    seconds: float
+
+    @property
+    def json(self) -> Json:
+        body: Json = msgspec.json.decode(self.raw)
+        return body
+
+    @property
+    def texts(self) -> list[str]:
+        return [choice["text"] for choice in self.json["choices"]]
+
+
+def body_of(prompt: str = PROMPT, **fields: object) -> Json:
+    return {"model": "simulated", "prompt": prompt, **fields}
+
+
+async def _post(session: aiohttp.ClientSession, url: str, body: Json | bytes) -> Got:
+    start = time.monotonic()
+    data = body if isinstance(body, bytes) else msgspec.json.encode(body)
+    async with session.post(url, data=data) as response:
+        raw = await response.read()
+        return Got(response.status, raw, dict(response.headers), time.monotonic() - start)
+
+
+def post_all(url: str, bodies: list[Json], *, timeout: float = 20, path: str = "/v1/completions") -> list[Any]:
+    """Sends all requests at once; answers and errors in the order of the requests."""
+
+    async def send() -> list[Any]:
+        connector = aiohttp.TCPConnector(limit=0)
+        limits = aiohttp.ClientTimeout(total=timeout)
+        async with aiohttp.ClientSession(connector=connector, timeout=limits) as session:
+            sent = (_post(session, url + path, body) for body in bodies)
+            return await asyncio.gather(*sent, return_exceptions=True)
+
+    return asyncio.run(send())
+
+
+def post(url: str, body: Json, *, timeout: float = 20, path: str = "/v1/completions") -> Got:
+    (got,) = post_all(url, [body], timeout=timeout, path=path)
+    if isinstance(got, BaseException):
+        raise got
+    assert isinstance(got, Got)
+    return got
+
+
+def chat(url: str, messages: list[tuple[str, str]], **fields: object) -> Got:
+    turns = [{"role": role, "content": content} for role, content in messages]
+    return post(url, {"model": "simulated", "messages": turns, **fields}, path="/v1/chat/completions")
+
+
+def get(url: str) -> Json:
+    async def fetch() -> Json:
+        async with aiohttp.ClientSession() as session, session.get(url) as response:
+            body: Json = msgspec.json.decode(await response.read())
+            return body
+
+    return asyncio.run(fetch())
+
+
+def reset(url: str) -> None:
+    post(url, {}, path="/reset")
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[str]:
+    with serving(PLAIN) as url:
+        yield url
+
+
+class TestAnswers:
+    def test_the_wire_says_what_the_world_says(self, plain: str) -> None:
+        got = post(plain, body_of(seed=7, n=3))
+        assert got.texts == [reply(PROMPT, 7 + index, PLAIN) for index in range(3)]
+        assert post(plain, body_of()).texts == [reply(PROMPT, 0, PLAIN)]
+        assert got.json["object"] == "text_completion"
+        assert [choice["index"] for choice in got.json["choices"]] == [0, 1, 2]
+
+    def test_choice_j_is_choice_0_of_a_seed_j_later(self, plain: str) -> None:
+        together = post(plain, body_of(seed=2**31 - 3, n=8)).texts
+        alone = [post(plain, body_of(seed=(2**31 - 3 + j) % 2**31)).texts[0] for j in range(8)]
+        assert together == alone
+        assert len(set(together)) > 1
+
+    def test_answers_do_not_depend_on_the_order_of_arrival(self) -> None:
+        settings = SimulatedSettings(cache_blocks=0, seconds_a_token=1e-5, slots=8)
+        problems = [make_problem(1, index, settings).question for index in range(40)]
+        bodies = [
+            body_of(f"Problem:\n{question}\n\nSolution:\n", seed=seed, n=2, temperature=seed / 3)
+            for question in problems
+            for seed in range(3)
+        ]
+        with serving(settings) as url:
+            first = [got.raw for got in post_all(url, bodies)]
+        order = list(range(len(bodies)))
+        random.Random(5).shuffle(order)
+        with serving(settings) as url:
+            shuffled = [got.raw for got in post_all(url, [bodies[place] for place in order])]
+        assert [shuffled[order.index(place)] for place in range(len(bodies))] == first
+        assert len(set(first)) == len(first)
+
+    def test_temperature_changes_nothing(self, plain: str) -> None:
+        hot, cold = (post(plain, body_of(seed=4, temperature=t)).texts for t in (1.0, 0.0))
+        assert hot == cold
+
+    def test_stop_and_max_tokens(self, plain: str) -> None:
+        whole = reply(PROMPT, 3, PLAIN)
+        for fields, text, finish in (
+            ({}, whole, "stop"),
+            ({"stop": "\n"}, whole.partition("\n")[0], "stop"),
+            ({"stop": ["Answer", "Step 2"]}, whole.partition("Step 2")[0], "stop"),
+            ({"max_tokens": 4}, "".join(tokenize(whole)[:4]), "length"),
+        ):
+            got = post(plain, body_of(seed=3, **fields)).json
+            assert got["choices"][0] == {"index": 0, "text": text, "finish_reason": finish, "logprobs": None}
+            assert got["usage"]["completion_tokens"] == len(tokenize(text))
+
+    def test_usage_sums_over_choices(self, plain: str) -> None:
+        got = post(plain, body_of(seed=1, n=5))
+        usage = got.json["usage"]
+        assert usage["prompt_tokens"] == prompt_tokens(len(PROMPT))
+        assert usage["completion_tokens"] == sum(len(tokenize(text)) for text in got.texts)
+        assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+
+    def test_a_continued_chat_turn_is_the_raw_route(self, plain: str) -> None:
+        prefix = reply(PROMPT, 1, PLAIN).partition("Step 2")[0]
+        raw = post(plain, body_of(PROMPT + prefix, seed=5, n=4)).texts
+        got = chat(
+            plain,
+            [("user", PROMPT), ("assistant", prefix)],
+            seed=5,
+            n=4,
+            continue_final_message=True,
+            add_generation_prompt=False,
+        )
+        assert [choice["message"]["content"] for choice in got.json["choices"]] == raw
+        fresh = chat(plain, [("user", PROMPT)], seed=5).json
+        assert fresh["choices"][0]["message"]["content"] == reply(PROMPT, 5, PLAIN)
+        assert fresh["object"] == "chat.completion"
+
+    def test_json_output_options_are_accepted(self, plain: str) -> None:
+        prompt = f"Problem:\n{QUESTION}\n\nSolution:\n{reply(PROMPT, 0, PLAIN)}\nCritic: a\n\nCritique:\n"
+        schema = {"type": "object"}
+        wanted = {"type": "json_schema", "json_schema": {"name": "critique", "schema": schema, "strict": True}}
+        said = chat(plain, [("user", prompt)], response_format=wanted).json["choices"][0]["message"]["content"]
+        assert msgspec.json.decode(said).keys() == {"units", "first_wrong_step", "verdict"}
+        for field in ({"structured_outputs": {"json": schema}}, {"guided_json": schema}, {"grammar": "root ::= x"}):
+            assert post(plain, body_of(prompt, **field)).texts == [said]
+
+    def test_models_and_health(self, plain: str) -> None:
+        assert [model["id"] for model in get(plain + "/v1/models")["data"]] == ["simulated"]
+        assert get(plain + "/health") == {"status": "ok"}
+
+    @pytest.mark.parametrize(
+        ("body", "status", "message"),
+        [
+            (body_of(model="gpt-5"), 404, "The model 'gpt-5' does not exist; there is 'simulated'."),
+            (body_of("Hello"), 400, "cannot read this prompt: expected a line 'Problem:'"),
+            (body_of(n=0), 400, "need 1 <= n <= 1024, got 0"),
+            (body_of(max_tokens=0), 400, "need max_tokens >= 1, got 0"),
+            (body_of(stream=True), 400, "does not stream"),
+            ({"model": "simulated"}, 400, "missing required field `prompt`"),
+            (body_of(seed="one"), 400, "Expected `int | null`, got `str`"),
+        ],
+    )
+    def test_requests_that_cannot_be_served(self, plain: str, body: Json, status: int, message: str) -> None:
+        got = post(plain, body)
+        assert got.status == status
+        assert message in got.json["error"]["message"]
+
+    @pytest.mark.parametrize(
+        ("roles", "fields", "message"),
+        [
+            ("ua", {}, "set continue_final_message=true"),
+            ("ua", {"continue_final_message": True}, "needs add_generation_prompt=false"),
+            ("u", {"continue_final_message": True, "add_generation_prompt": False}, "needs the assistant's message last"),
+            ("", {}, "at least one message"),
+            ("u", {"response_format": {"type": "json_schema"}}, "json_schema needs"),
+            ("u", {"response_format": {"type": "yaml"}}, "unknown type 'yaml'"),
+        ],
+    )
+    def test_chats_that_cannot_be_served(self, plain: str, roles: str, fields: Json, message: str) -> None:
+        turns = [({"u": "user", "a": "assistant"}[role], PROMPT) for role in roles]
+        got = chat(plain, turns, **fields)
+        assert got.status == 400
+        assert message in got.json["error"]["message"]
+
+
+class TestAccounts:
+    def test_a_shared_prefix_is_reported_in_whole_blocks(self) -> None:
+        prefix = "Step 1: 1 + 1 = 2\n" * 20
+        with serving(SimulatedSettings(cache_block_chars=40)) as url:
+            usages = [post(url, body_of(PROMPT + prefix[:length])).json["usage"] for length in (0, 0, 180, 360)]
+            stats = get(url + "/stats")
+        cached = [usage["prompt_tokens_details"]["cached_tokens"] for usage in usages]
+        shared = [0, len(PROMPT), len(PROMPT), len(PROMPT) + 180]
+        assert cached == [length // 40 * 40 // 4 for length in shared]
+        assert stats["cached_tokens"] == sum(cached)
+        assert stats["prompt_tokens"] == sum(usage["prompt_tokens"] for usage in usages)
+
+    def test_the_prefix_cache_is_bounded_and_forgets_the_oldest(self) -> None:
+        cache = PrefixCache(block_chars=4, max_blocks=4)
+        assert cache.add("aaaabbbb") == 0
+        assert cache.add("aaaabbbbcc") == 8
+        assert cache.add("aaaaxxxxbbbb") == 4
+        assert cache.add("aaaabbbb") == 8
+        assert cache.add("zzzzzzzzzzzzzzzz") == 0
+        assert cache.add("aaaabbbb") == 0
+
+    def test_a_slot_plan_by_hand(self) -> None:
+        plan = SlotPlan(2, now=0)
+        assert plan.take(0, [3, 1, 1]) == 3
+        assert plan.take(0.5, [4]) == 6
+        assert [plan.used(now) for now in (0, 1, 2, 3, 4, 6, 9)] == [0, 2, 4, 6, 7, 9, 9]
+        assert plan.utilisation(6) == pytest.approx(9 / 12)
+        assert plan.utilisation(60) == pytest.approx(9 / 12)
+        assert plan.take(10, [1]) == 11
+        assert plan.utilisation(11) == pytest.approx(10 / 22)
+
+    def test_a_slot_plan_reset_in_the_middle_keeps_what_is_to_come(self) -> None:
+        plan = SlotPlan(2, now=0)
+        plan.take(0, [4, 2])
+        plan.reset(1)
+        assert plan.used(1) == 0
+        assert plan.used(9) == 4
+        assert plan.utilisation(4) == pytest.approx(4 / 6)
+        plan.reset(9)
+        assert plan.utilisation(9) == 0
+
+    @pytest.mark.parametrize(("requests", "choices"), [(12, 1), (4, 3), (1, 12)])
+    def test_equal_samples_fill_the_slots_round_by_round(self, requests: int, choices: int) -> None:
+        settings = SimulatedSettings(slots=4, seconds_a_token=0.01, prefill_seconds=0.02, length_median=10, length_sigma=0)
+        with serving(settings) as url:
+            start = time.monotonic()
+            gots = post_all(url, [body_of(seed=100 * i, n=choices) for i in range(requests)])
+            wall = time.monotonic() - start
+            stats = get(url + "/stats")
+        assert 0.36 <= wall < 0.36 + 0.25
+        assert stats["slot_seconds"] == pytest.approx(12 * 0.12)
+        assert 0.9 < stats["utilisation"] <= 1
+        assert stats["samples"] == 12
+        assert stats["requests"] == stats["peak_in_flight"] == requests
+        assert gots[0].json["usage"]["completion_tokens"] == 10 * choices
+
+    def test_a_request_takes_a_slot_for_each_choice(self) -> None:
+        settings = SimulatedSettings(slots=2, seconds_a_token=0.01, length_median=20, length_sigma=0)
+        with serving(settings) as url:
+            alone, pair, five = (post(url, body_of(n=n)).seconds for n in (1, 2, 5))
+        assert 0.2 <= alone < 0.3
+        assert 0.2 <= pair < 0.3
+        assert 0.6 <= five < 0.8
+
+    def test_one_at_a_time_leaves_slots_idle(self) -> None:
+        settings = SimulatedSettings(slots=4, seconds_a_token=0.01, length_median=20, length_sigma=0)
+        with serving(settings) as url:
+            for _ in range(2):
+                post(url, body_of(n=2))
+            utilisation = get(url + "/stats")["utilisation"]
+        assert 0.4 < utilisation <= 0.5
+
+    def test_log_normal_lengths_take_the_time_that_a_schedule_by_hand_says(self) -> None:
+        settings = SimulatedSettings(slots=3, seconds_a_token=0.002, length_median=40, length_sigma=0.8)
+        digest = text_digest(PROMPT)
+        lengths = [simulated_length(digest, seed, settings) for seed in range(24)]
+        free = [0.0] * 3
+        for length in lengths:
+            heapq.heappush(free, heapq.heappop(free) + length * 0.002)
+        with serving(settings) as url:
+            got = post(url, body_of(seed=0, n=24))
+            stats = get(url + "/stats")
+        assert max(free) <= got.seconds < max(free) + 0.25
+        assert got.json["usage"]["completion_tokens"] == sum(lengths)
+        assert stats["slot_seconds"] == pytest.approx(sum(lengths) * 0.002)
+        assert stats["utilisation"] == pytest.approx(sum(lengths) * 0.002 / (3 * max(free)), rel=0.01)
+        assert len(set(lengths)) > 10
+
+    def test_without_latency_nothing_sleeps(self) -> None:
+        with serving(PLAIN) as url:
+            gots = post_all(url, [body_of(seed=seed, n=4) for seed in range(100)])
+            stats = get(url + "/stats")
+            reset(url)
+            after = get(url + "/stats")
+        assert all(got.status == 200 for got in gots)
+        assert (stats["requests"], stats["samples"], stats["slot_seconds"], stats["utilisation"]) == (100, 400, 0, 0)
+        assert 0 <= stats["first_request_seconds"] <= stats["last_request_seconds"] <= stats["uptime_seconds"]
+        assert (after["requests"], after["samples"], after["first_request_seconds"]) == (0, 0, None)
+        assert after["uptime_seconds"] < stats["uptime_seconds"]
+
+    def test_a_server_starts_with_the_clock_it_is_given(self) -> None:
+        assert SimulatedServer(PLAIN, clock=lambda: 5.0).application().router is not None
+
+
+class TestFaults:
+    @pytest.mark.parametrize(
+        ("fault", "status", "retry_after"),
+        [("429", 429, "2.5"), ("429_bare", 429, None), ("500", 500, None), ("503", 503, None),
+         ("poison", 500, None), ("too_long", 400, None)],
+    )  # fmt: skip
+    def test_refusals(self, fault: str, status: int, retry_after: str | None) -> None:
+        settings = read({f"fault_{fault}": 1, "retry_after_seconds": 2.5})
+        with serving(settings) as url:
+            got = post(url, body_of())
+            stats = get(url + "/stats")
+        assert got.status == got.json["error"]["code"] == status
+        assert got.headers.get("Retry-After") == retry_after
+        assert (stats["faults"], stats["requests"], stats["samples"]) == ({fault: 1}, 1, 0)
+        assert ("maximum context length" in got.json["error"]["message"]) == (fault == "too_long")
+
+    def test_cut_json(self) -> None:
+        with serving(SimulatedSettings(fault_cut=1)) as url:
+            got = post(url, body_of())
+        assert got.status == 200
+        with pytest.raises(msgspec.DecodeError):
+            _ = got.json
+
+    def test_wrong_schema(self) -> None:
+        with serving(SimulatedSettings(fault_schema=1)) as url:
+            assert "choices" not in post(url, body_of()).json
+
+    @pytest.mark.parametrize(("fault", "left"), [("short", 3), ("empty", 0)])
+    def test_choices_missing(self, fault: str, left: int) -> None:
+        with serving(read({f"fault_{fault}": 1})) as url:
+            assert post(url, body_of(n=4)).texts == [reply(PROMPT, seed, PLAIN) for seed in range(left)]
+
+    def test_a_hanging_answer_waits_for_the_client_to_leave(self) -> None:
+        with serving(SimulatedSettings(fault_hang=1)) as url:
+            with pytest.raises(TimeoutError):
+                post(url, body_of(), timeout=0.3)
+            deadline = time.monotonic() + 2
+            while (stats := get(url + "/stats"))["in_flight"] and time.monotonic() < deadline:
+                time.sleep(0.02)
+        assert (stats["faults"], stats["in_flight"]) == ({"hang": 1}, 0)
+
+    def test_a_hanging_answer_ends_with_a_closed_connection(self) -> None:
+        with serving(SimulatedSettings(fault_hang=1, hang_seconds=0.2)) as url:
+            start = time.monotonic()
+            with pytest.raises(aiohttp.ClientError):
+                post(url, body_of())
+        assert 0.2 <= time.monotonic() - start < 1
+
+    def test_slow_bytes_come_one_by_one(self) -> None:
+        with serving(SimulatedSettings(fault_slow=1, slow_seconds=0.6)) as url:
+
+            async def listen() -> list[tuple[float, int]]:
+                async with aiohttp.ClientSession() as session:
+                    start = time.monotonic()
+                    body = msgspec.json.encode(body_of())
+                    async with session.post(url + "/v1/completions", data=body) as response:
+                        return [(time.monotonic() - start, len(data)) async for data in response.content.iter_any()]
+
+            arrivals = asyncio.run(listen())
+            assert post(url, body_of()).texts == [reply(PROMPT, 0, PLAIN)]
+        assert arrivals[0][0] < 0.3
+        assert 0.6 <= arrivals[-1][0] < 1.5
+        assert len(arrivals) > 50
+
+    def test_a_retry_can_succeed_and_the_next_run_meets_the_same_faults(self) -> None:
+        settings = SimulatedSettings(fault_500=0.5, fault_seed=3)
+        histories = []
+        for _ in range(2):
+            with serving(settings) as url:
+                gots = [[post(url, body_of(seed=seed)) for _ in range(6)] for seed in range(6)]
+            histories.append([[got.status for got in attempts] for attempts in gots])
+        assert histories[0] == histories[1]
+        assert any(500 in statuses and 200 in statuses for statuses in histories[0])
+        assert len({tuple(statuses) for statuses in histories[0]}) > 1
+        answered = next(got for attempts in gots for got in attempts if got.status == 200)
+        assert answered.texts[0] in {reply(PROMPT, seed, PLAIN) for seed in range(6)}
+
+    def test_poison_stays_with_its_prompt(self) -> None:
+        prompts = [f"Problem:\n{make_problem(0, i, PLAIN).question}\n\nSolution:\n" for i in range(40)]
+        with serving(SimulatedSettings(fault_poison=0.3)) as url:
+            statuses = [{post(url, body_of(prompt, seed=seed)).status for seed in range(3)} for prompt in prompts]
+        assert sorted(set(map(tuple, statuses))) == [(200,), (500,)]
+        assert 3 <= statuses.count({500}) <= 25
+
+    def test_an_outage_closes_connections_for_its_time(self) -> None:
+        with serving(SimulatedSettings(outage_after=3, outage_seconds=0.5)) as url:
+            assert [post(url, body_of()).status for _ in range(2)] == [200, 200]
+            start = time.monotonic()
+            for _ in range(2):
+                with pytest.raises(aiohttp.ClientError):
+                    post(url, body_of())
+            with pytest.raises(aiohttp.ClientError):
+                get(url + "/health")
+            stats = get(url + "/stats")
+            time.sleep(max(0.0, start + 0.55 - time.monotonic()))
+            assert post(url, body_of()).status == 200
+        assert stats["faults"]["outage"] >= 3
+        assert stats["samples"] == 2
+
+    def test_an_outage_also_drops_what_was_under_way(self) -> None:
+        settings = SimulatedSettings(
+            outage_after=5, outage_seconds=0.6, seconds_a_token=0.01, length_median=30, length_sigma=0
+        )
+        with serving(settings) as url:
+            gots = post_all(url, [body_of(seed=seed) for seed in range(5)])
+        assert all(isinstance(got, aiohttp.ClientError) for got in gots)
+
+    def test_faults_do_not_change_answers(self) -> None:
+        settings = SimulatedSettings(fault_429=0.2, fault_500=0.2, fault_cut=0.2)
+        with serving(settings) as url:
+            gots = post_all(url, [body_of(seed=seed) for seed in range(60)])
+        for seed, got in enumerate(gots):
+            with contextlib.suppress(msgspec.DecodeError, KeyError):
+                assert got.texts == [reply(PROMPT, seed, PLAIN)]
+        assert {got.status for got in gots} == {200, 429, 500}
+
+
+def read(fields: Json) -> SimulatedSettings:
+    return msgspec.convert(fields, SimulatedSettings)
+
+
+def can_connect(url: str) -> bool:
+    host, port = url.removeprefix("http://").split(":")
+    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
+        return True
+    return False
+
+
+class TestHosting:
+    def test_a_server_ends_with_its_context(self) -> None:
+        with serving(PLAIN) as url:
+            assert url.startswith("http://127.0.0.1:")
+            assert can_connect(url)
+        assert not can_connect(url)
+
+    def test_two_servers_keep_apart(self) -> None:
+        with serving(PLAIN) as one, serving(SimulatedSettings(model="other")) as two:
+            assert post(one, body_of()).status == 200
+            assert post(two, body_of()).status == 404
+
+    def test_a_taken_port_is_an_error(self) -> None:
+        with serving(PLAIN) as url, pytest.raises(OSError, match="address already in use"):
+            with serving(PLAIN, port=int(url.rpartition(":")[2])):
+                pass
+
+    def test_a_server_in_a_process_of_its_own_answers_the_same(self) -> None:
+        settings = SimulatedSettings(error_high=0.9, liars={"eve": 0.5})
+        with serving_subprocess(settings) as url:
+            assert post(url, body_of(n=5)).texts == [reply(PROMPT, seed, settings) for seed in range(5)]
+        assert not can_connect(url)
+
+    def test_a_server_in_a_process_of_its_own_dies_with_its_parent(self) -> None:
+        code = (
+            "import sys, time\n"
+            "from pipelines.engines.simulated import SimulatedSettings, serving_subprocess\n"
+            "with serving_subprocess(SimulatedSettings()) as url:\n"
+            "    sys.stdout.write(url + '\\n'); sys.stdout.flush(); time.sleep(60)\n"
+        )
+        env = os.environ | {"PYTHONPATH": str(ROOT)}
+        with subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True) as parent:
+            assert parent.stdout is not None
+            url = parent.stdout.readline().strip()
+            assert can_connect(url)
+            parent.send_signal(signal.SIGKILL)
+        deadline = time.monotonic() + 5
+        while can_connect(url) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not can_connect(url)
+
+    def test_the_command_line_names_a_bad_setting(self) -> None:
+        command = [sys.executable, "-m", "pipelines.engines.simulated.server", "--settings", '{"slots": 0}']
+        env = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1].endswith(
+            "error: settings of the simulated engine: need slots >= 1, got 0"
+        )
