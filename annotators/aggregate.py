@@ -66,7 +66,8 @@ def reach_consensus(criticised: Sequence[Criticised]) -> dict[str, Consensus]:
     model = OneCoinDawidSkene(n_iter=100)
     model.fit(votes)
     skills, probabilities = model.skills_, model.probas_
-    assert skills is not None and probabilities is not None
+    assert skills is not None
+    assert probabilities is not None
     return {
         item.path.id: _consensus(item, probabilities.loc[item.path.id].to_dict(), skills.to_dict()) for item in ordered
     }

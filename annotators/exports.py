@@ -138,7 +138,7 @@ def _prm_row(
 
 
 def critique_rows(examined: Examined, settings: ExportSettings, context: Context) -> Iterator[Record]:
-    """Rows made of a path's critiques: `sft` and `refine` for each verified one, one `critique_dpo` where there is one."""
+    """Rows made of a path's critiques: `sft` and `refine` for each verified one, at most one `critique_dpo`."""
     kept = [item for item in examined.verified if item.decision == "kept"]
     for item in kept:
         yield _sft_row(examined, item, context)
@@ -152,14 +152,14 @@ def critique_rows(examined: Examined, settings: ExportSettings, context: Context
 
 
 def _critique_turns(path: Path, context: Context) -> tuple[Message, ...]:
-    content = context.critique_instruction.fill(
-        {"problem": path.problem.question, "solution": _solution(path.steps)}
-    )
+    content = context.critique_instruction.fill({"problem": path.problem.question, "solution": _solution(path.steps)})
     return (Message(role="user", content=content),)
 
 
 def _sft_row(examined: Examined, item: Verified, context: Context) -> SftRow:
-    assert item.with_critique and item.with_placebo and item.without_critique, item.id
+    assert item.with_critique, item.id
+    assert item.with_placebo, item.id
+    assert item.without_critique, item.id
     return SftRow(
         id=digest("sft", item.id),
         messages=(
@@ -201,7 +201,8 @@ def _is_pair(chosen: Verified, rejected: Verified, settings: ExportSettings) -> 
 
 
 def _critique_dpo_row(examined: Examined, chosen: Verified, rejected: Verified, context: Context) -> CritiqueDpoRow:
-    assert chosen.with_critique and rejected.with_critique, (chosen.id, rejected.id)
+    assert chosen.with_critique, chosen.id
+    assert rejected.with_critique, rejected.id
     return CritiqueDpoRow(
         id=digest("critique_dpo", chosen.id, rejected.id),
         prompt=_critique_turns(examined.path, context),

@@ -22,9 +22,9 @@ VERIFY_REJECTIONS = (
 """Why a critique is rejected, in the order of the tests."""
 
 _NUMBER_WORDS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-    "seventeen eighteen nineteen twenty"
-).split()
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
+)
 _NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?:\s*/\s*\d+)?(?![\w])")
 _REFERENCE_TALK = re.compile(
     r"\b(?:reference|gold|ground[- ]truth|correct|right|other|given) (?:solution|answer)s?\b|\bhints?\b|\banswer key\b",

@@ -1,0 +1,1 @@
+"""Search over text steps, estimates, first errors, pairing, answers. Pure: knows neither Beam nor HTTP nor critics."""

@@ -3,6 +3,7 @@
 import functools
 from typing import Literal
 
+import numpy as np
 from scipy.special import betaincinv
 from scipy.stats import fisher_exact
 
@@ -39,8 +40,10 @@ def p_greater(better: Estimate, worse: Estimate) -> float:
     """
     if not better.scored or not worse.scored:
         return 1.0
-    table = [
-        [better.correct, better.scored - better.correct],
-        [worse.correct, worse.scored - worse.correct],
-    ]
+    table = np.array(
+        [
+            [better.correct, better.scored - better.correct],
+            [worse.correct, worse.scored - worse.correct],
+        ]
+    )
     return float(fisher_exact(table, alternative="greater").pvalue)

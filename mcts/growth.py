@@ -111,12 +111,11 @@ class Growth:
     def _freeze(self, bud: _Bud) -> Node:
         siblings = self.nodes[bud.parent].children.values() if bud.parent >= 0 else ()
         passes = sum(self.nodes[i].passes for i in siblings)
-        kind = "terminal" if bud.terminal else "step"
         return Node(
             parent=bud.parent,
             step=bud.step,
             depth=bud.depth,
-            kind="root" if bud.parent < 0 else kind,
+            kind="root" if bud.parent < 0 else "terminal" if bud.terminal else "step",
             answer=bud.check.answer if bud.check else None,
             outcome=bud.check.outcome if bud.check else None,
             unscored_reason=bud.check.reason if bud.check and bud.check.outcome == "unscored" else None,

@@ -12,7 +12,20 @@ import networkx as nx
 
 from mcts.estimates import p_greater, side
 from mcts.first_error import ChangePoint, first_error_posterior
-from schemas import Branch, Estimate, Node, Path, PathAlone, PathPair, Problem, Provenance, Record, Rejection, Tree, digest
+from schemas import (
+    Branch,
+    Estimate,
+    Node,
+    Path,
+    PathAlone,
+    PathPair,
+    Problem,
+    Provenance,
+    Record,
+    Rejection,
+    Tree,
+    digest,
+)
 
 PairRule = Literal["deepest_fork", "widest_gap", "every_fork"]
 
@@ -229,11 +242,10 @@ def pair_paths(tree: Tree, settings: PairSettings, model: ChangePoint) -> tuple[
 def _why_nothing(tree: Tree, candidates: Sequence[_Candidate], flaws: Sequence[str | None]) -> dict[str, str]:
     outcomes = Counter(tree.nodes[i].outcome for i in tree.terminals())
     detail = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items(), key=str)) + " paths"
-    for outcome, reason in (("correct", "no_right_path"), ("incorrect", "no_wrong_path")):
-        if not outcomes["correct"] and not outcomes["incorrect"]:
-            return {"reason": "nothing_scored", "detail": detail}
-        if not outcomes[outcome]:
-            return {"reason": reason, "detail": detail}
+    right, wrong = outcomes["correct"], outcomes["incorrect"]
+    if not right or not wrong:
+        reason = "no_right_path" if wrong else "no_wrong_path" if right else "nothing_scored"
+        return {"reason": reason, "detail": detail}
     tested = Counter(flaw for flaw in flaws if flaw)
     if not tested:
         return {"reason": "right_path_does_not_hold", "detail": detail}

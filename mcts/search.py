@@ -269,7 +269,7 @@ class TreeSearch:
             await self._wave(wishes)
 
     def _find_suspects(self) -> tuple[int, ...]:
-        """Wrong terminals worth locating: those that part latest from a right path, every fork once before any twice."""
+        """Wrong terminals worth locating: latest to part from a right path first, every fork before any twice."""
         view = self._freeze("")
         by_depth = sorted(forks(view), key=lambda hit: (-view.nodes[hit[0]].depth, hit))
         first_of_fork = {fork: wrong for fork, wrong, _ in reversed(by_depth)}
@@ -335,5 +335,3 @@ async def expand_tree(
         provenance=provenance,
     )
     return await search.grow()
-
-

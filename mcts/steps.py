@@ -13,10 +13,10 @@ _BOUNDARIES: dict[StepRule, re.Pattern[str]] = {
 
 
 def split_steps(text: str, rule: StepRule) -> tuple[str, ...]:
-    """Cuts a text into steps; white space before the first one stays with it.
+    r"""Cuts a text into steps; white space before the first one stays with it.
 
-    >>> split_steps("Step 1: 4 + 3 = 7\\nAnswer: 7\\n", "marker")
-    ('Step 1: 4 + 3 = 7\\n', 'Answer: 7\\n')
+    >>> split_steps("Step 1: 4 + 3 = 7\nAnswer: 7\n", "marker")
+    ('Step 1: 4 + 3 = 7\n', 'Answer: 7\n')
     """
     pieces = [piece for piece in _BOUNDARIES[rule].split(text) if piece]
     while len(pieces) > 1 and not pieces[0].strip():

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import apache_beam as beam
 
@@ -22,9 +23,22 @@ from pipelines.settings import PanelSettings
 from pipelines.shards import shard_of
 from pipelines.stage import FAILED, REJECTED, CallModels
 from pipelines.worker import Worker, WorkerSpec
-from schemas import Criticised, Critique, Empanelled, JudgedUnit, Panel, Path, Record, Rejection, Template, Unit, digest
+from schemas import (
+    Criticised,
+    Critique,
+    Empanelled,
+    JudgedUnit,
+    Panel,
+    Path,
+    Record,
+    Rejection,
+    Stage,
+    Template,
+    Unit,
+    digest,
+)
 
-STAGE = "AggregateCritiques"
+STAGE: Stage = "AggregateCritiques"
 
 FALLBACK_PLACEBO = "Step 1: The work was looked at again.\nThe first wrong step is step 1. The solution is incorrect."
 """Stands in where no other problem was criticised at all."""
@@ -54,7 +68,7 @@ class AggregateCritiques(beam.PTransform):
     seed: int
     num_shards: int
 
-    def expand(self, criticised: beam.PCollection[Criticised]):
+    def expand(self, criticised: beam.PCollection[Criticised]) -> Any:
         """Three outputs: main (Empanelled), `rejected`, `failed`."""
         stage = CallModels(STAGE, self.spec, self._aggregate, _identify)
         return (
@@ -72,9 +86,7 @@ class AggregateCritiques(beam.PTransform):
         path, critiques, consensus = weighed.criticised.path, weighed.criticised.critiques, weighed.consensus
         if consensus is None or len(critiques) < self.panel.quorum:
             detail = f"{len(critiques)} readable critiques, need {self.panel.quorum}"
-            return [
-                Rejection(stage=STAGE, key=path.id, problem_id=path.problem.id, reason="no_quorum", detail=detail)
-            ]
+            return [Rejection(stage=STAGE, key=path.id, problem_id=path.problem.id, reason="no_quorum", detail=detail)]
         units = [(critique.agent, unit) for critique in critiques for unit in critique.units]
         judged = await asyncio.gather(*(self._judge(worker, path, agent, unit, units) for agent, unit in units))
         composed = self._compose(path, critiques, judged, consensus)

@@ -25,7 +25,7 @@ _WHAT = {
     "failures": "everything that could not be looked at",
 }
 
-_CARD = jinja2.Environment(keep_trailing_newline=True, undefined=jinja2.StrictUndefined, autoescape=False).from_string(  # noqa: S701
+_CARD = jinja2.Environment(keep_trailing_newline=True, undefined=jinja2.StrictUndefined, autoescape=False).from_string(
     """---
 pretty_name: Critiques made by wrongturn
 tags: [wrongturn, critique, preference, process-reward]
@@ -33,7 +33,7 @@ configs:
 {%- for config in what %}
 - config_name: {{ config }}
   data_files:
-{%- for split in splits %}
+{%- for split in splits[config] %}
   - split: {{ split }}
     path: {{ config }}/{{ split }}-*.parquet
 {%- endfor %}
@@ -51,37 +51,45 @@ critics explained the turn; critiques were kept only if rollouts show that they 
 | `{{ config }}` | {{ rows[config] }} | {{ text }} |
 {% endfor %}
 Load one with `datasets.load_dataset("{{ '{this folder}' }}", "sft")`. Splits are by problem: no problem is in both.
+Tables without a row can be streamed (`streaming=True`); `datasets` loads nothing in memory that is empty.
 
 ## How many were kept
 
 | stage | entered | kept | rejected | failed | why |
 |---|---|---|---|---|---|
-{% for stage in stages -%}
-| {{ stage.stage }} ({{ stage.element }}) | {{ stage.entered }} | {{ stage.kept }} | {{ stage.rejected }} | {{ stage.failed }} | {{ stage.why }} |
+{% for cells in stages -%}
+| {{ cells | join(" | ") }} |
 {% endfor %}
 Made by wrongturn {{ version }}, config digest `{{ digest }}`, seed {{ seed }}. The whole config is in `run.json`.
 """
 )
 
 
+def _splits(config: str, books: Books) -> list[str]:
+    """The splits of a table that `load_dataset` is told of: those with rows, or `train` where there is no row at all.
+
+    `datasets` reads a split without rows as a stream only; in memory it refuses with "corresponds to no data".
+    """
+    return [split for split in SPLITS if books.rows_by_split[f"{config}/{split}"]] or [SPLITS[0]]
+
+
 def write_card(output: Output, plan: Plan, books: Books) -> None:
-    """Writes README.md. Every table has its entry, so that each loads also where it has no row."""
+    """Writes README.md. Every table has its entry, also where it has no row."""
     assert _WHAT.keys() == CONFIGS.keys(), _WHAT.keys() ^ CONFIGS.keys()
     stages = [
-        {
-            "stage": stage.stage,
-            "element": stage.element,
-            "entered": stage.entered,
-            "kept": stage.kept,
-            "rejected": stage.rejected,
-            "failed": stage.failed,
-            "why": ", ".join(f"{reason} {count}" for reason, count in stage.reasons.items()),
-        }
+        (
+            f"{stage.stage} ({stage.element})",
+            stage.entered,
+            stage.kept,
+            stage.rejected,
+            stage.failed,
+            ", ".join(f"{reason} {count}" for reason, count in stage.reasons.items()),
+        )
         for stage in books.stages
     ]
     card = _CARD.render(
         what=_WHAT,
-        splits=SPLITS,
+        splits={config: _splits(config, books) for config in CONFIGS},
         rows=books.rows,
         problems=books.stages[1].entered,
         model=plan.settings.engine.label,

@@ -52,7 +52,5 @@ class RecordCoder(beam.coders.Coder):
 
 def register_coders() -> None:
     """Tells Beam about every record that flows between stages."""
-    from pipelines.aggregate_critiques import Weighed
-
     for record in (Problem, Criticised, Weighed, Empanelled, Examined, Shard, *CONFIGS.values()):
         beam.coders.registry.register_coder(record, RecordCoder)

@@ -30,9 +30,7 @@ class Display(Watcher):
 
     def planned(self, plan: Plan, inputs: Inputs, journaled: int, unfinished: Sequence[int]) -> None:
         """Says what will be done."""
-        self._num_problems = sum(
-            shard in set(unfinished) for shard in plan.shards_of(inputs)
-        )
+        self._num_problems = sum(shard in set(unfinished) for shard in plan.shards_of(inputs))
         agents = ", ".join(agent.name for agent in plan.settings.panel.agents)
         self._console.print(
             f"wrongturn {plan.context.version}, config {plan.config_digest[:12]}: {len(inputs.problems)} problems, "
@@ -69,9 +67,7 @@ class Display(Watcher):
             task = progress.add_task("", total=1.0)
             while not stop.wait(_REFRESH_SECS):
                 seconds = time.monotonic() - began
-                progress.update(
-                    task, completed=self._share_done(start), description=escape(self._line(start, seconds))
-                )
+                progress.update(task, completed=self._share_done(start), description=escape(self._line(start, seconds)))
 
     def _since(self, start: Reading) -> dict[str, int]:
         return {name: count - start.elements.get(name, 0) for name, count in METER.read().elements.items()}

@@ -32,9 +32,7 @@ def examine(console: Console, overrides: Sequence[str]) -> int:
     table = Table("what", "", "found")
     findings = [*_installed(), *_this_run(overrides)]
     for finding in findings:
-        table.add_row(
-            finding.what, "[green]ok[/green]" if finding.is_well else "[red]no[/red]", escape(finding.found)
-        )
+        table.add_row(finding.what, "[green]ok[/green]" if finding.is_well else "[red]no[/red]", escape(finding.found))
     console.print(table)
     return 0 if all(finding.is_well for finding in findings if finding.what.startswith("run: ")) else 1
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import apache_beam as beam
 
@@ -13,9 +14,9 @@ from pipelines.engines.base import Request
 from pipelines.settings import ActorSettings
 from pipelines.stage import FAILED, REJECTED, CallModels
 from pipelines.worker import Worker, WorkerSpec
-from schemas import Problem, Record, Template
+from schemas import Problem, Record, Stage, Template
 
-STAGE = "ExpandTrees"
+STAGE: Stage = "ExpandTrees"
 
 
 @dataclasses.dataclass
@@ -29,7 +30,7 @@ class ExpandTrees(beam.PTransform):
     template: Template
     seed: int
 
-    def expand(self, problems: beam.PCollection[Problem]):
+    def expand(self, problems: beam.PCollection[Problem]) -> Any:
         """Three outputs: main (Tree), `rejected`, `failed`."""
         stage = CallModels(STAGE, self.spec, self._expand, lambda problem: (problem.id, problem.id))
         return problems | beam.ParDo(stage).with_outputs(REJECTED, FAILED, main="kept")

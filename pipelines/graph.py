@@ -41,8 +41,8 @@ def build(
         spec, settings.panel, plan.meta, plan.stop, settings.seed, plan.num_shards
     )
     verified = panels.kept | VerifyCritiques(spec, settings.actor, settings.verify, plan.refine, settings.seed)
-    ends = (trees.failed, paths.rejected, criticised.rejected, criticised.failed, panels.rejected, panels.failed)
-    ends += (verified.rejected, verified.failed, pipeline | "Unread" >> beam.Create(unread))
+    ends = [trees.failed, paths.rejected, criticised.rejected, criticised.failed, panels.rejected, panels.failed]
+    ends += [verified.rejected, verified.failed, pipeline | "Unread" >> beam.Create(unread)]
     (
         (trees.kept, paths.kept, criticised.kept, panels.kept, verified.kept, *ends)
         | beam.Flatten()

@@ -119,9 +119,7 @@ class Journal:
     def ledger(self) -> dict[str, Usage]:
         """What all samples of this journal have cost, by stage."""
         rows = self._reader.execute("SELECT * FROM ledger ORDER BY stage").fetchall()
-        return {
-            stage: Usage(**dict(zip(Usage.__struct_fields__, counts, strict=True))) for stage, *counts in rows
-        }
+        return {stage: Usage(**dict(zip(Usage.__struct_fields__, counts, strict=True))) for stage, *counts in rows}
 
     def close(self) -> None:
         """Commits what is waiting and lets go of the file."""

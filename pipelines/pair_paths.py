@@ -11,9 +11,9 @@ from mcts.first_error import ChangePoint
 from mcts.pairing import PairSettings, pair_paths
 from pipelines.meter import METER
 from pipelines.stage import REJECTED
-from schemas import Rejection, Tree
+from schemas import Rejection, Stage, Tree
 
-STAGE = "PairPaths"
+STAGE: Stage = "PairPaths"
 
 
 @dataclasses.dataclass
@@ -23,7 +23,7 @@ class PairPaths(beam.PTransform):
     settings: PairSettings
     change_point: ChangePoint
 
-    def expand(self, trees: beam.PCollection[Tree]):
+    def expand(self, trees: beam.PCollection[Tree]) -> Any:
         """Two outputs: main (Path), `rejected`."""
         return trees | beam.FlatMap(self._pair).with_outputs(REJECTED, main="kept")
 
@@ -35,5 +35,3 @@ class PairPaths(beam.PTransform):
         else:
             METER.count(STAGE, "kept")
             yield from paths
-
-

@@ -78,7 +78,15 @@ def make_plan(settings: Settings, inputs: Inputs) -> Plan:
     release = re.match(r"\d+\.\d+", package_version())
     assert release, package_version()
     config_digest = digest(
-        settings.config_digest(), inputs.digest, num_shards, solve, refine, critics, meta, critique_instruction, release[0]
+        settings.config_digest(),
+        inputs.digest,
+        num_shards,
+        solve,
+        refine,
+        critics,
+        meta,
+        critique_instruction,
+        release[0],
     )
     return Plan(
         settings=settings,

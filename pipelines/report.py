@@ -65,6 +65,4 @@ def _views(path: Path) -> list[_View]:
 def _view(tree: Tree, pair: PathPair) -> _View:
     turn, right = pair.node_ids[pair.first_error], {*pair.prefix_nodes, *pair.right.nodes}
     marks = tuple("turn" if i == turn else "right" if i in right else "" for i in range(len(tree.nodes)))
-    return _View(
-        question=tree.problem.question.strip(), nodes=tree.nodes, children=tree.children(), marks=marks
-    )
+    return _View(question=tree.problem.question.strip(), nodes=tree.nodes, children=tree.children(), marks=marks)

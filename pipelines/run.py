@@ -20,12 +20,12 @@ from pipelines.journal import Journal
 from pipelines.manifest import Books, keep_books, write_manifest
 from pipelines.output import Output
 from pipelines.plan import Inputs, Plan, make_plan
-from pipelines.problems import read_problems
+from pipelines.problems import check_problems, read_problems
 from pipelines.report import write_report
 from pipelines.settings import Settings
 from pipelines.shards import shard_of
 from pipelines.worker import WorkerSpec, holding
-from schemas import Problem, Record
+from schemas import Problem, Record, Rejection
 
 
 class Result(Record):
@@ -60,9 +60,14 @@ def read_inputs(settings: Settings) -> Inputs:
     Raises:
       ValueError: the source cannot be read, or holds no problem.
     """
-    problems, unread = [], []
+    check_problems(settings.problems)
+    problems: list[Problem] = []
+    unread: list[Rejection] = []
     for item in read_problems(settings.problems):
-        (problems if isinstance(item, Problem) else unread).append(item)  # type: ignore[arg-type]
+        if isinstance(item, Problem):
+            problems.append(item)
+        else:
+            unread.append(item)
     return Inputs(problems=tuple(problems), unread=tuple(unread))
 
 

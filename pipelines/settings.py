@@ -34,9 +34,7 @@ class ActorSettings(Record):
 
     def sampling(self) -> Sampling:
         """The sampling of rollouts."""
-        return Sampling(
-            max_tokens=self.max_tokens, temperature=self.temperature, top_p=self.top_p, stop=self.stop
-        )
+        return Sampling(max_tokens=self.max_tokens, temperature=self.temperature, top_p=self.top_p, stop=self.stop)
 
 
 class PanelSettings(Record):
@@ -63,7 +61,7 @@ class PanelSettings(Record):
         for i, agent in enumerate(self.agents):
             if agent.second_look_at and agent.second_look_at not in names[:i]:
                 raise ValueError(
-                    f"agent {agent.name!r} looks again at {agent.second_look_at!r}, which must stand before it in agents"
+                    f"agent {agent.name!r} looks again at {agent.second_look_at!r}, which must stand before it"
                 )
         if not 1 <= self.quorum <= len(names):
             raise ValueError(f"quorum must lie in 1..{len(names)} (the number of agents), got {self.quorum}")

@@ -4,6 +4,7 @@ A shard is also the unit of work: all rows of a problem are in the shard that it
 """
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -86,7 +87,7 @@ def write_shard(out: Path, shard: Shard, rows: Sequence[tuple[str, Record]]) -> 
       DuplicateRow: two different rows have the same key; names it.
     """
     ordered = sorted(rows, key=lambda row: row[0])
-    for (key, record), (next_key, next_record) in zip(ordered, ordered[1:], strict=False):
+    for (key, record), (next_key, next_record) in itertools.pairwise(ordered):
         if key == next_key:
             raise DuplicateRow(f"{shard.path}: two rows have the key {key!r}: {record!r:.300} and {next_record!r:.300}")
     schema = file_schema(CONFIGS[shard.config])

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import apache_beam as beam
 
@@ -31,12 +32,13 @@ from schemas import (
     PathPair,
     Record,
     Rejection,
+    Stage,
     Template,
     Verified,
     digest,
 )
 
-STAGE = "VerifyCritiques"
+STAGE: Stage = "VerifyCritiques"
 
 
 class _Arm(Record):
@@ -59,7 +61,7 @@ class VerifyCritiques(beam.PTransform):
     """The refining actor's; gap `{sections}`."""
     seed: int
 
-    def expand(self, empanelled: beam.PCollection[Empanelled]):
+    def expand(self, empanelled: beam.PCollection[Empanelled]) -> Any:
         """Three outputs: main (Examined), `rejected`, `failed`."""
         stage = CallModels(STAGE, self.spec, self._verify, lambda case: (case.panel.id, case.path.problem.id))
         return empanelled | beam.ParDo(stage).with_outputs(REJECTED, FAILED, main="kept")
@@ -122,9 +124,7 @@ class VerifyCritiques(beam.PTransform):
             if check.outcome == "correct"
         ]
         text, answer = right[0] if right else ("", "")
-        return _Arm(
-            estimate=Estimate.of([check.outcome for check in checks]), right=text, right_answer=answer
-        )
+        return _Arm(estimate=Estimate.of([check.outcome for check in checks]), right=text, right_answer=answer)
 
 
 def _verified(

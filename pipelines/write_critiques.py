@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import apache_beam as beam
 
@@ -12,9 +13,9 @@ from pipelines.engines.base import EngineError, Request, Sampling
 from pipelines.settings import PanelSettings
 from pipelines.stage import FAILED, REJECTED, CallModels, failure
 from pipelines.worker import Worker, WorkerSpec
-from schemas import Criticised, Critique, Failure, Path, Record, Rejection, Template
+from schemas import Criticised, Critique, Failure, Path, Record, Rejection, Stage, Template
 
-STAGE = "WriteCritiques"
+STAGE: Stage = "WriteCritiques"
 
 
 @dataclasses.dataclass
@@ -28,7 +29,7 @@ class WriteCritiques(beam.PTransform):
     stop: tuple[str, ...]
     seed: int
 
-    def expand(self, paths: beam.PCollection[Path]):
+    def expand(self, paths: beam.PCollection[Path]) -> Any:
         """Three outputs: main (Criticised), `rejected`, `failed`."""
         stage = CallModels(STAGE, self.spec, self._criticise, lambda path: (path.id, path.problem.id))
         return paths | beam.ParDo(stage).with_outputs(REJECTED, FAILED, main="kept")

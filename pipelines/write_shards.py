@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import apache_beam as beam
 import msgspec
@@ -36,7 +37,7 @@ class WriteShards(beam.PTransform):
     export: ExportSettings
     context: Context
 
-    def expand(self, records: beam.PCollection[Record]):
+    def expand(self, records: beam.PCollection[Record]) -> Any:
         """One output: the path of every file written, below `out`."""
         rows = records | "MakeRows" >> beam.FlatMap(self._rows).with_output_types(tuple[ShardName, Row])
         files = (

@@ -61,6 +61,7 @@ def serve(settings: EngineSettings) -> Iterator[Endpoint]:
     Raises:
       ValueError: the engine cannot start; names the setting and the remedy.
     """
+    urls: tuple[str, ...]
     with ExitStack() as stack:
         match settings:
             case LlamaCpp():

@@ -22,12 +22,12 @@ class Request(Record):
 
     prompt: str
     """What the model is asked: a filled template, one user turn where the engine speaks chat."""
+    sampling: Sampling
     prefix: str = ""
     """What the model has said so far; every sample continues it byte for byte."""
     num_samples: int = 1
     first_sample: int = 0
     """Index of the first sample: samples 0..k-1 were asked for before and are other samples."""
-    sampling: Sampling
     json_schema: str = ""
     """JSON Schema of the output as canonical JSON; empty for free text."""
     seed: int = 0
@@ -35,9 +35,7 @@ class Request(Record):
 
     def key(self, index: int, identity: str) -> str:
         """Digest that names sample `index` of this request from one engine; what the journal is keyed by."""
-        return digest(
-            "sample", identity, self.prompt, self.prefix, self.sampling, self.json_schema, self.seed, index
-        )
+        return digest("sample", identity, self.prompt, self.prefix, self.sampling, self.json_schema, self.seed, index)
 
     def sample_seed(self, index: int) -> int:
         """Seed of sample `index`, 0..2^31-1: consecutive samples have consecutive seeds.

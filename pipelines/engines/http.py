@@ -1,6 +1,5 @@
 """The HTTP client of every served model: aiohttp, bounded, retrying, spread over several URLs."""
 
-import asyncio
 import hashlib
 import os
 from typing import Any
@@ -108,7 +107,7 @@ class HttpEngine:
                 async with self._connected().post(endpoint.url + self._dialect.path, data=body) as response:
                     content = await response.read()
                     status, retry_after = response.status, response.headers.get("Retry-After", "")
-            except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+            except (TimeoutError, aiohttp.ClientError, OSError) as error:
                 raise EngineUnavailable(f"{endpoint.url}: {type(error).__name__}: {error}") from error
             if status == 200:
                 endpoint.limiter.succeeded()

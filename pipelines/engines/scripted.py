@@ -33,9 +33,7 @@ class ScriptedEngine:
             for text in (_stopped(text, request.sampling.stop) for text in texts)
         )
         tokens = sum(sample.tokens for sample in samples)
-        return Reply(
-            samples=samples, usage=Usage(requests=1, samples=len(samples), completion_tokens=tokens)
-        )
+        return Reply(samples=samples, usage=Usage(requests=1, samples=len(samples), completion_tokens=tokens))
 
     async def close(self) -> None:
         """Nothing to let go of."""

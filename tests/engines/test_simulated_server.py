@@ -1,4 +1,3 @@
-import asyncio
 import contextlib
 import heapq
 import os
@@ -10,92 +9,27 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import aiohttp
 import msgspec
 import pytest
 
 from pipelines.engines.simulated import SimulatedSettings, make_problem, reply, serving, serving_subprocess
 from pipelines.engines.simulated.accounting import PrefixCache, SlotPlan
-from pipelines.engines.simulated.app import SimulatedServer
 from pipelines.engines.simulated.replies import prompt_tokens, simulated_length, text_digest, tokenize
+from tests.engines.simulated_client import (
+    PLAIN,
+    PROMPT,
+    QUESTION,
+    Json,
+    body_of,
+    chat,
+    get,
+    post,
+    post_all,
+    reset,
+)
 
 ROOT = Path(__file__).parents[2]
-QUESTION = make_problem(0, 0, SimulatedSettings()).question
-PROMPT = f"Problem:\n{QUESTION}\n\nSolution:\n"
-PLAIN = SimulatedSettings()
-
-Json = dict[str, Any]
-
-
-class Got(msgspec.Struct):
-    """One answer, read to its end."""
-
-    status: int
-    raw: bytes
-    headers: dict[str, str]
-    seconds: float
-
-    @property
-    def json(self) -> Json:
-        body: Json = msgspec.json.decode(self.raw)
-        return body
-
-    @property
-    def texts(self) -> list[str]:
-        return [choice["text"] for choice in self.json["choices"]]
-
-
-def body_of(prompt: str = PROMPT, **fields: object) -> Json:
-    return {"model": "simulated", "prompt": prompt, **fields}
-
-
-async def _post(session: aiohttp.ClientSession, url: str, body: Json | bytes) -> Got:
-    start = time.monotonic()
-    data = body if isinstance(body, bytes) else msgspec.json.encode(body)
-    async with session.post(url, data=data) as response:
-        raw = await response.read()
-        return Got(response.status, raw, dict(response.headers), time.monotonic() - start)
-
-
-def post_all(url: str, bodies: list[Json], *, timeout: float = 20, path: str = "/v1/completions") -> list[Any]:
-    """Sends all requests at once; answers and errors in the order of the requests."""
-
-    async def send() -> list[Any]:
-        connector = aiohttp.TCPConnector(limit=0)
-        limits = aiohttp.ClientTimeout(total=timeout)
-        async with aiohttp.ClientSession(connector=connector, timeout=limits) as session:
-            sent = (_post(session, url + path, body) for body in bodies)
-            return await asyncio.gather(*sent, return_exceptions=True)
-
-    return asyncio.run(send())
-
-
-def post(url: str, body: Json, *, timeout: float = 20, path: str = "/v1/completions") -> Got:
-    (got,) = post_all(url, [body], timeout=timeout, path=path)
-    if isinstance(got, BaseException):
-        raise got
-    assert isinstance(got, Got)
-    return got
-
-
-def chat(url: str, messages: list[tuple[str, str]], **fields: object) -> Got:
-    turns = [{"role": role, "content": content} for role, content in messages]
-    return post(url, {"model": "simulated", "messages": turns, **fields}, path="/v1/chat/completions")
-
-
-def get(url: str) -> Json:
-    async def fetch() -> Json:
-        async with aiohttp.ClientSession() as session, session.get(url) as response:
-            body: Json = msgspec.json.decode(await response.read())
-            return body
-
-    return asyncio.run(fetch())
-
-
-def reset(url: str) -> None:
-    post(url, {}, path="/reset")
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +143,11 @@ class TestAnswers:
         [
             ("ua", {}, "set continue_final_message=true"),
             ("ua", {"continue_final_message": True}, "needs add_generation_prompt=false"),
-            ("u", {"continue_final_message": True, "add_generation_prompt": False}, "needs the assistant's message last"),
+            (
+                "u",
+                {"continue_final_message": True, "add_generation_prompt": False},
+                "needs the assistant's message last",
+            ),
             ("", {}, "at least one message"),
             ("u", {"response_format": {"type": "json_schema"}}, "json_schema needs"),
             ("u", {"response_format": {"type": "yaml"}}, "unknown type 'yaml'"),
@@ -265,7 +203,9 @@ class TestAccounts:
 
     @pytest.mark.parametrize(("requests", "choices"), [(12, 1), (4, 3), (1, 12)])
     def test_equal_samples_fill_the_slots_round_by_round(self, requests: int, choices: int) -> None:
-        settings = SimulatedSettings(slots=4, seconds_a_token=0.01, prefill_seconds=0.02, length_median=10, length_sigma=0)
+        settings = SimulatedSettings(
+            slots=4, seconds_a_token=0.01, prefill_seconds=0.02, length_median=10, length_sigma=0
+        )
         with serving(settings) as url:
             start = time.monotonic()
             gots = post_all(url, [body_of(seed=100 * i, n=choices) for i in range(requests)])
@@ -273,7 +213,7 @@ class TestAccounts:
             stats = get(url + "/stats")
         assert 0.36 <= wall < 0.36 + 0.25
         assert stats["slot_seconds"] == pytest.approx(12 * 0.12)
-        assert 0.9 < stats["utilisation"] <= 1
+        assert 0.9 < stats["utilisation"] < 1 + 1e-9
         assert stats["samples"] == 12
         assert stats["requests"] == stats["peak_in_flight"] == requests
         assert gots[0].json["usage"]["completion_tokens"] == 10 * choices
@@ -322,130 +262,6 @@ class TestAccounts:
         assert (after["requests"], after["samples"], after["first_request_seconds"]) == (0, 0, None)
         assert after["uptime_seconds"] < stats["uptime_seconds"]
 
-    def test_a_server_starts_with_the_clock_it_is_given(self) -> None:
-        assert SimulatedServer(PLAIN, clock=lambda: 5.0).application().router is not None
-
-
-class TestFaults:
-    @pytest.mark.parametrize(
-        ("fault", "status", "retry_after"),
-        [("429", 429, "2.5"), ("429_bare", 429, None), ("500", 500, None), ("503", 503, None),
-         ("poison", 500, None), ("too_long", 400, None)],
-    )  # fmt: skip
-    def test_refusals(self, fault: str, status: int, retry_after: str | None) -> None:
-        settings = read({f"fault_{fault}": 1, "retry_after_seconds": 2.5})
-        with serving(settings) as url:
-            got = post(url, body_of())
-            stats = get(url + "/stats")
-        assert got.status == got.json["error"]["code"] == status
-        assert got.headers.get("Retry-After") == retry_after
-        assert (stats["faults"], stats["requests"], stats["samples"]) == ({fault: 1}, 1, 0)
-        assert ("maximum context length" in got.json["error"]["message"]) == (fault == "too_long")
-
-    def test_cut_json(self) -> None:
-        with serving(SimulatedSettings(fault_cut=1)) as url:
-            got = post(url, body_of())
-        assert got.status == 200
-        with pytest.raises(msgspec.DecodeError):
-            _ = got.json
-
-    def test_wrong_schema(self) -> None:
-        with serving(SimulatedSettings(fault_schema=1)) as url:
-            assert "choices" not in post(url, body_of()).json
-
-    @pytest.mark.parametrize(("fault", "left"), [("short", 3), ("empty", 0)])
-    def test_choices_missing(self, fault: str, left: int) -> None:
-        with serving(read({f"fault_{fault}": 1})) as url:
-            assert post(url, body_of(n=4)).texts == [reply(PROMPT, seed, PLAIN) for seed in range(left)]
-
-    def test_a_hanging_answer_waits_for_the_client_to_leave(self) -> None:
-        with serving(SimulatedSettings(fault_hang=1)) as url:
-            with pytest.raises(TimeoutError):
-                post(url, body_of(), timeout=0.3)
-            deadline = time.monotonic() + 2
-            while (stats := get(url + "/stats"))["in_flight"] and time.monotonic() < deadline:
-                time.sleep(0.02)
-        assert (stats["faults"], stats["in_flight"]) == ({"hang": 1}, 0)
-
-    def test_a_hanging_answer_ends_with_a_closed_connection(self) -> None:
-        with serving(SimulatedSettings(fault_hang=1, hang_seconds=0.2)) as url:
-            start = time.monotonic()
-            with pytest.raises(aiohttp.ClientError):
-                post(url, body_of())
-        assert 0.2 <= time.monotonic() - start < 1
-
-    def test_slow_bytes_come_one_by_one(self) -> None:
-        with serving(SimulatedSettings(fault_slow=1, slow_seconds=0.6)) as url:
-
-            async def listen() -> list[tuple[float, int]]:
-                async with aiohttp.ClientSession() as session:
-                    start = time.monotonic()
-                    body = msgspec.json.encode(body_of())
-                    async with session.post(url + "/v1/completions", data=body) as response:
-                        return [(time.monotonic() - start, len(data)) async for data in response.content.iter_any()]
-
-            arrivals = asyncio.run(listen())
-            assert post(url, body_of()).texts == [reply(PROMPT, 0, PLAIN)]
-        assert arrivals[0][0] < 0.3
-        assert 0.6 <= arrivals[-1][0] < 1.5
-        assert len(arrivals) > 50
-
-    def test_a_retry_can_succeed_and_the_next_run_meets_the_same_faults(self) -> None:
-        settings = SimulatedSettings(fault_500=0.5, fault_seed=3)
-        histories = []
-        for _ in range(2):
-            with serving(settings) as url:
-                gots = [[post(url, body_of(seed=seed)) for _ in range(6)] for seed in range(6)]
-            histories.append([[got.status for got in attempts] for attempts in gots])
-        assert histories[0] == histories[1]
-        assert any(500 in statuses and 200 in statuses for statuses in histories[0])
-        assert len({tuple(statuses) for statuses in histories[0]}) > 1
-        answered = next(got for attempts in gots for got in attempts if got.status == 200)
-        assert answered.texts[0] in {reply(PROMPT, seed, PLAIN) for seed in range(6)}
-
-    def test_poison_stays_with_its_prompt(self) -> None:
-        prompts = [f"Problem:\n{make_problem(0, i, PLAIN).question}\n\nSolution:\n" for i in range(40)]
-        with serving(SimulatedSettings(fault_poison=0.3)) as url:
-            statuses = [{post(url, body_of(prompt, seed=seed)).status for seed in range(3)} for prompt in prompts]
-        assert sorted(set(map(tuple, statuses))) == [(200,), (500,)]
-        assert 3 <= statuses.count({500}) <= 25
-
-    def test_an_outage_closes_connections_for_its_time(self) -> None:
-        with serving(SimulatedSettings(outage_after=3, outage_seconds=0.5)) as url:
-            assert [post(url, body_of()).status for _ in range(2)] == [200, 200]
-            start = time.monotonic()
-            for _ in range(2):
-                with pytest.raises(aiohttp.ClientError):
-                    post(url, body_of())
-            with pytest.raises(aiohttp.ClientError):
-                get(url + "/health")
-            stats = get(url + "/stats")
-            time.sleep(max(0.0, start + 0.55 - time.monotonic()))
-            assert post(url, body_of()).status == 200
-        assert stats["faults"]["outage"] >= 3
-        assert stats["samples"] == 2
-
-    def test_an_outage_also_drops_what_was_under_way(self) -> None:
-        settings = SimulatedSettings(
-            outage_after=5, outage_seconds=0.6, seconds_a_token=0.01, length_median=30, length_sigma=0
-        )
-        with serving(settings) as url:
-            gots = post_all(url, [body_of(seed=seed) for seed in range(5)])
-        assert all(isinstance(got, aiohttp.ClientError) for got in gots)
-
-    def test_faults_do_not_change_answers(self) -> None:
-        settings = SimulatedSettings(fault_429=0.2, fault_500=0.2, fault_cut=0.2)
-        with serving(settings) as url:
-            gots = post_all(url, [body_of(seed=seed) for seed in range(60)])
-        for seed, got in enumerate(gots):
-            with contextlib.suppress(msgspec.DecodeError, KeyError):
-                assert got.texts == [reply(PROMPT, seed, PLAIN)]
-        assert {got.status for got in gots} == {200, 429, 500}
-
-
-def read(fields: Json) -> SimulatedSettings:
-    return msgspec.convert(fields, SimulatedSettings)
-
 
 def can_connect(url: str) -> bool:
     host, port = url.removeprefix("http://").split(":")
@@ -467,9 +283,12 @@ class TestHosting:
             assert post(two, body_of()).status == 404
 
     def test_a_taken_port_is_an_error(self) -> None:
-        with serving(PLAIN) as url, pytest.raises(OSError, match="address already in use"):
-            with serving(PLAIN, port=int(url.rpartition(":")[2])):
-                pass
+        with (
+            serving(PLAIN) as url,
+            pytest.raises(OSError, match="address already in use"),
+            serving(PLAIN, port=int(url.rpartition(":")[2])),
+        ):
+            pass
 
     def test_a_server_in_a_process_of_its_own_answers_the_same(self) -> None:
         settings = SimulatedSettings(error_high=0.9, liars={"eve": 0.5})
@@ -500,6 +319,4 @@ class TestHosting:
         env = os.environ | {"PYTHONPATH": str(ROOT)}
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 2
-        assert done.stderr.splitlines()[-1].endswith(
-            "error: settings of the simulated engine: need slots >= 1, got 0"
-        )
+        assert done.stderr.splitlines()[-1].endswith("error: settings of the simulated engine: need slots >= 1, got 0")

@@ -71,8 +71,8 @@ def test_the_number_of_problems_changes_nothing(monkeypatch: pytest.MonkeyPatch)
     assert [few[i] for i in range(2)] == [many[i] for i in range(2)]
 
 
-@pytest.mark.parametrize("dataset", ["graph_color", "propositional_logic", "rubiks_cube"])
-def test_gold_answers_that_are_examples(dataset: str) -> None:
+@pytest.mark.parametrize("dataset", ["graph_color", "propositional_logic", "rubiks_cube", "power_function", "tsumego"])
+def test_gold_answers_and_configs_unlike_most(dataset: str) -> None:
     line = gym_entries.describe(gym_entries.make_dataset(dataset, 1, 0, {}), dataset, 0)
     assert isinstance(line["gold"], str)
     assert line["score"] == 1
