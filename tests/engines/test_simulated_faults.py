@@ -82,8 +82,8 @@ class TestFaults:
 
             arrivals = asyncio.run(listen())
             assert post(url, body_of()).texts == [reply(PROMPT, 0, PLAIN)]
-        assert arrivals[0][0] < 0.3
-        assert 0.6 <= arrivals[-1][0] < 1.5
+        assert arrivals[0][0] < 0.4
+        assert 0.6 <= arrivals[-1][0] < 2
         assert len(arrivals) > 50
 
     def test_a_retry_can_succeed_and_the_next_run_meets_the_same_faults(self) -> None:
@@ -107,7 +107,7 @@ class TestFaults:
         assert 3 <= statuses.count({500}) <= 25
 
     def test_an_outage_closes_connections_for_its_time(self) -> None:
-        with serving(SimulatedSettings(outage_after=3, outage_seconds=0.5)) as url:
+        with serving(SimulatedSettings(outage_after=3, outage_seconds=1)) as url:
             assert [post(url, body_of()).status for _ in range(2)] == [200, 200]
             start = time.monotonic()
             for _ in range(2):
@@ -116,7 +116,7 @@ class TestFaults:
             with pytest.raises(aiohttp.ClientError):
                 get(url + "/health")
             stats = get(url + "/stats")
-            time.sleep(max(0.0, start + 0.55 - time.monotonic()))
+            time.sleep(max(0.0, start + 1.05 - time.monotonic()))
             assert post(url, body_of()).status == 200
         assert stats["faults"]["outage"] >= 3
         assert stats["samples"] == 2

@@ -211,9 +211,9 @@ class TestAccounts:
             gots = post_all(url, [body_of(seed=100 * i, n=choices) for i in range(requests)])
             wall = time.monotonic() - start
             stats = get(url + "/stats")
-        assert 0.36 <= wall < 0.36 + 0.25
+        assert 0.36 <= wall < 1.2  # one after the other takes 1.44 s; a loaded machine is late, never early
         assert stats["slot_seconds"] == pytest.approx(12 * 0.12)
-        assert 0.9 < stats["utilisation"] < 1 + 1e-9
+        assert (1 - 1e-9 if requests == 1 else 0.75) < stats["utilisation"] < 1 + 1e-9
         assert stats["samples"] == 12
         assert stats["requests"] == stats["peak_in_flight"] == requests
         assert gots[0].json["usage"]["completion_tokens"] == 10 * choices
@@ -222,9 +222,9 @@ class TestAccounts:
         settings = SimulatedSettings(slots=2, seconds_a_token=0.01, length_median=20, length_sigma=0)
         with serving(settings) as url:
             alone, pair, five = (post(url, body_of(n=n)).seconds for n in (1, 2, 5))
-        assert 0.2 <= alone < 0.3
-        assert 0.2 <= pair < 0.3
-        assert 0.6 <= five < 0.8
+        assert 0.2 <= alone < 0.4
+        assert 0.2 <= pair < 0.4
+        assert 0.6 <= five < 1
 
     def test_one_at_a_time_leaves_slots_idle(self) -> None:
         settings = SimulatedSettings(slots=4, seconds_a_token=0.01, length_median=20, length_sigma=0)
@@ -232,7 +232,7 @@ class TestAccounts:
             for _ in range(2):
                 post(url, body_of(n=2))
             utilisation = get(url + "/stats")["utilisation"]
-        assert 0.4 < utilisation <= 0.5
+        assert 0.3 < utilisation <= 0.5
 
     def test_log_normal_lengths_take_the_time_that_a_schedule_by_hand_says(self) -> None:
         settings = SimulatedSettings(slots=3, seconds_a_token=0.002, length_median=40, length_sigma=0.8)
@@ -244,7 +244,7 @@ class TestAccounts:
         with serving(settings) as url:
             got = post(url, body_of(seed=0, n=24))
             stats = get(url + "/stats")
-        assert max(free) <= got.seconds < max(free) + 0.25
+        assert max(free) <= got.seconds < max(free) + 0.5
         assert got.json["usage"]["completion_tokens"] == sum(lengths)
         assert stats["slot_seconds"] == pytest.approx(sum(lengths) * 0.002)
         assert stats["utilisation"] == pytest.approx(sum(lengths) * 0.002 / (3 * max(free)), rel=0.01)
@@ -274,7 +274,7 @@ class TestHosting:
     def test_a_server_ends_with_its_context(self) -> None:
         with serving(PLAIN) as url:
             assert url.startswith("http://127.0.0.1:")
-            assert can_connect(url)
+            assert post(url, body_of()).status == 200
         assert not can_connect(url)
 
     def test_two_servers_keep_apart(self) -> None:

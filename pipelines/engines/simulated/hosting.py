@@ -36,7 +36,6 @@ async def listening(settings: SimulatedSettings, *, port: int = 0) -> AsyncItera
         yield f"http://127.0.0.1:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
-        await asyncio.sleep(0)  # lets transports that were just closed finish before the loop may end
 
 
 class _Thread(threading.Thread):
