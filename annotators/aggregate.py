@@ -80,7 +80,8 @@ def _votes(item: Criticised) -> list[tuple[str, str, str]]:
 
 
 def _consensus(item: Criticised, probabilities: dict[str, float], skills: dict[str, float]) -> Consensus:
-    ranked = sorted(probabilities.items(), key=lambda entry: (-entry[1], entry[0]))
+    voted = {label for _, _, label in _votes(item)}
+    ranked = sorted(((label, probabilities[label]) for label in voted), key=lambda entry: (-entry[1], entry[0]))
     best, confidence = ranked[0]
     tied = len(ranked) > 1 and confidence - ranked[1][1] < 1e-6
     step = None if tied or best == _NONE else int(best)
@@ -104,16 +105,21 @@ def _consensus(item: Criticised, probabilities: dict[str, float], skills: dict[s
 def choose_placebos(criticised: Sequence[Criticised], fallback: str) -> dict[str, str]:
     """For each path a critique of another problem, as long as this path's critiques are, by path id.
 
-    Ties in length go to the smaller digest. Where no other problem was criticised, `fallback` stands in.
+    The other problem has another answer: else a critique of it could help by accident. Ties in length go to the
+    smaller digest. Where there is no such critique, `fallback` stands in.
     """
     pool = sorted(
-        (critique.text, critique.problem_id) for item in criticised for critique in item.critiques if critique.units
+        (critique.text, critique.problem_id, item.path.problem.answer)
+        for item in criticised
+        for critique in item.critiques
+        if critique.units
     )
     placebos = {}
     for item in criticised:
         lengths = [len(critique.text) for critique in item.critiques]
         length = sum(lengths) / len(lengths) if lengths else len(fallback)
-        others = [text for text, problem_id in pool if problem_id != item.path.problem.id]
+        problem = item.path.problem
+        others = [text for text, other, answer in pool if other != problem.id and answer != problem.answer]
         placebos[item.path.id] = min(
             others, key=lambda text: (abs(len(text) - length), digest(item.path.id, text)), default=fallback
         )
@@ -129,7 +135,7 @@ def judge_unit(agent: str, unit: Unit, judgement: Judgement | None) -> JudgedUni
         quote=unit.quote,
         kind=unit.kind,
         flaw=unit.flaw,
-        fix=judgement.fix or unit.fix,
+        fix=(judgement.fix or unit.fix) if unit.kind == "error" else "",
         error_type=unit.error_type,
         severity=judgement.severity if unit.kind == "error" else 0,
     )

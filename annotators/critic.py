@@ -1,8 +1,8 @@
 """Critics: who they are, what each may see, and how a critique is asked for and read."""
 
-from typing import Literal
+from typing import Literal, get_args
 
-from annotators.units import parse_critique, render_critique
+from annotators.units import Form, parse_critique, render_critique
 from schemas import Critique, Path, PathPair, Provenance, Record, Template, View, digest
 
 ROLES: dict[str, str] = {
@@ -20,6 +20,9 @@ ROLES: dict[str, str] = {
 }
 """What each role is told."""
 
+_VIEWS = get_args(View)
+"""From the narrowest to the widest."""
+
 
 class Agent(Record):
     """A member of the panel."""
@@ -33,6 +36,8 @@ class Agent(Record):
     """Name of a shipped prompt, or a path to one."""
     temperature: float = 0.7
     max_tokens: int = 400
+    form: Form = "free"
+    """What its output is constrained to; see `annotators.units.Form`."""
     second_look_at: str = ""
     """Name of the agent whose critique it is shown; empty for a first critique."""
 
@@ -58,9 +63,17 @@ def sections(path: Path, view: View, *, first_critique: Critique | None = None, 
     """What a critic with this view is shown, heading by heading, in order.
 
     This is where the views are enforced: nothing that is not put in here can be in a critic's prompt. A blind
-    critic gets the problem and the solution; a contrastive one also the right branch from the fork; a reference
-    one also the gold answer and the whole right path.
+    critic gets the problem and the solution; a contrastive one also the whole right path, whose last line holds the
+    answer; a reference one also the gold answer as such.
+
+    Raises:
+      ValueError: `first_critique` is by a critic that was shown more than this view allows.
     """
+    if first_critique is not None and _VIEWS.index(first_critique.view) > _VIEWS.index(view):
+        raise ValueError(
+            f"a {view} critic may not see the critique of {first_critique.agent!r}, which was shown more "
+            f"({first_critique.view}); give it the view {first_critique.view}"
+        )
     shown = {"Problem": path.problem.question, "Solution": number_steps(path.steps)}
     if view == "contrastive" and isinstance(path, PathPair):
         shown["Other solution"] = number_steps(path.right_steps)

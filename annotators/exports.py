@@ -53,11 +53,18 @@ class Context(Record):
     """User turn of rows that teach to solve; gap `{problem}`."""
 
 
-def _origin(path: Path, context: Context, *, critique: Critique | None = None, panel: Panel | None = None) -> Origin:
+def _origin(
+    path: Path,
+    context: Context,
+    *,
+    node_ids: tuple[int, ...] = (),
+    critique: Critique | None = None,
+    panel: Panel | None = None,
+) -> Origin:
     return Origin(
         problem_id=path.problem.id,
         tree_id=path.tree_id,
-        node_ids=path.node_ids,
+        node_ids=node_ids or path.node_ids,
         actor=path.provenance,
         critic=critique.provenance if critique else None,
         votes=panel.votes if panel else (),
@@ -76,15 +83,10 @@ def path_rows(path: Path, context: Context) -> Iterator[Record]:
     yield _rl_row(path, context)
     if isinstance(path, PathPair):
         yield step_dpo_row(path, context)
-        yield _prm_row(path, path.steps, _estimates(path, path.wrong), path.first_error, path.posterior, context)
-        yield _prm_row(path, path.right_steps, _estimates(path, path.right), None, (), context)
+        yield _prm_row(path, path.wrong, context)
+        yield _prm_row(path, path.right, context)
     else:
-        yield _prm_row(path, path.steps, path.path.estimates, None, (), context)
-
-
-def _estimates(path: PathPair, branch: Branch) -> tuple[Estimate, ...]:
-    """Direct estimates after each step of a whole path; the shared steps' own are in the tree and stay there."""
-    return (Estimate(),) * len(path.prefix) + branch.estimates
+        yield _prm_row(path, path.path, context)
 
 
 def _rl_row(path: Path, context: Context) -> RlRow:
@@ -118,22 +120,19 @@ def step_dpo_row(pair: PathPair, context: Context) -> StepDpoRow:
     )
 
 
-def _prm_row(
-    path: Path,
-    steps: Sequence[str],
-    estimates: tuple[Estimate, ...],
-    first_error: int | None,
-    posterior: tuple[float, ...],
-    context: Context,
-) -> PrmRow:
+def _prm_row(path: Path, branch: Branch, context: Context) -> PrmRow:
+    """The whole solution that ends in `branch`. Estimates of the shared steps are in the tree and stay there."""
+    wrong = path if isinstance(path, PathPair) and branch == path.wrong else None
+    prefix, nodes = (path.prefix, path.prefix_nodes) if isinstance(path, PathPair) else ((), ())
+    steps = prefix + branch.steps
     return PrmRow(
         id=digest("prm", path.id, steps),
         prompt=path.problem.question,
         completions=tuple(step.strip() for step in steps),
-        labels=tuple(first_error is None or i < first_error for i in range(len(steps))),
-        estimates=estimates,
-        posterior=posterior,
-        origin=_origin(path, context),
+        labels=tuple(wrong is None or i < wrong.first_error for i in range(len(steps))),
+        estimates=(Estimate(),) * len(prefix) + branch.estimates,
+        posterior=wrong.posterior if wrong else (),
+        origin=_origin(path, context, node_ids=nodes + branch.nodes),
     )
 
 

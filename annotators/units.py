@@ -24,6 +24,17 @@ ERROR_TYPES = (
 )
 """What can be wrong with a step. `answer_mismatch`: the stated answer is not what the steps arrive at."""
 
+Form = Literal["free", "walk"]
+"""`free`: any units in any order. `walk`: one unit a step in order, up to the first wrong one; the line with the answer
+is not walked. For models too small to keep a critique consistent, on engines that constrain their output."""
+
+_MOST_DIFFERING, _LONGEST_LINE = 60, 60
+"""Characters of a step whose repetition the grammar can rule out, and of what may be said instead."""
+
+_CONTROL = r'"\\\x00-\x1f'
+
+_MARKER = re.compile(r"^\s*Step \d+:")
+
 CRITIQUE_REJECTIONS = (
     "no_json",
     "bad_schema",
@@ -40,7 +51,7 @@ class CritiqueError(ValueError):
     """A critic's output that is no critique. The message says why, for the re-ask and for the rejection."""
 
     def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
+        super().__init__(detail if len(detail) <= 400 else f"{detail[:400]} ...")
         self.reason = reason
 
 
@@ -64,39 +75,89 @@ def _compact(schema: dict[str, Any]) -> str:
     return json.dumps(schema, separators=(",", ":"))
 
 
-def critique_schema(num_steps: int) -> str:
-    """JSON Schema of a critique of a solution with `num_steps` steps, for constrained decoding.
+_TEXT = {"type": "string", "maxLength": 400}
 
-    Keys come in the order in which a model should think: what it sees in each step, then where, then the verdict.
+
+def critique_schema(steps: Sequence[str], form: Form) -> str:
+    """JSON Schema of a critique of a solution, for constrained decoding.
+
+    Keys come in the order in which a model should think: what it finds when it does a step again, then what stands
+    there, then whether that is an error; at the end where the first error is, and the verdict.
+
+    Args:
+      steps: the solution's steps.
+      form: `free`, or `walk`, with which a model can neither skip a step nor contradict itself.
     """
+    return _compact(_walk_schema(steps) if form == "walk" else _free_schema(len(steps)))
+
+
+def _free_schema(num_steps: int) -> dict[str, Any]:
     step = {"type": "integer", "minimum": 1, "maximum": num_steps}
-    text = {"type": "string", "maxLength": 400}
-    unit = {
-        "type": "object",
-        "properties": {
-            "step": step,
-            "quote": text,
-            "flaw": text,
-            "kind": {"enum": ["error", "praise"]},
-            "fix": text,
-            "error_type": {"enum": list(ERROR_TYPES)},
-            "severity": {"type": "integer", "minimum": 0, "maximum": 3},
-        },
-        "required": ["step", "flaw", "kind"],
-        "additionalProperties": False,
+    properties = {
+        "step": step,
+        "flaw": _TEXT,
+        "quote": _TEXT,
+        "kind": {"enum": ["error", "praise"]},
+        "fix": _TEXT,
+        "error_type": {"enum": list(ERROR_TYPES)},
+        "severity": {"type": "integer", "minimum": 0, "maximum": 3},
     }
-    return _compact(
+    unit = _object(properties, required=["step", "flaw", "kind"])
+    return _object(
         {
-            "type": "object",
-            "properties": {
-                "units": {"type": "array", "items": unit, "minItems": 1, "maxItems": num_steps + 4},
-                "first_wrong_step": {"anyOf": [step, {"type": "null"}]},
-                "verdict": {"enum": ["correct", "incorrect"]},
-            },
-            "required": ["units", "first_wrong_step", "verdict"],
-            "additionalProperties": False,
+            "units": {"type": "array", "items": unit, "minItems": 1, "maxItems": num_steps + 4},
+            "first_wrong_step": {"anyOf": [step, {"type": "null"}]},
+            "verdict": {"enum": ["correct", "incorrect"]},
         }
     )
+
+
+def _walk_schema(steps: Sequence[str]) -> dict[str, Any]:
+    """One alternative for each place of the first error, and one for none.
+
+    In a step that is praised the flaw repeats what stands there, in one that is not it differs: doing the step again
+    decides, and no critique can call a step wrong for being what it should be.
+    """
+    walked = [step for step in steps if not step.lstrip().startswith("Answer:")] or list(steps)
+    texts = [_MARKER.sub("", step).strip() for step in walked]
+
+    def unit(i: int, kind: str) -> dict[str, Any]:
+        flaw = {"const": texts[i]} if kind == "praise" else _differing(texts[i])
+        return _object({"step": {"const": i + 1}, "flaw": flaw, "quote": {"const": texts[i]}, "kind": {"const": kind}})
+
+    def walk(wrong: int | None) -> dict[str, Any]:
+        praised = [unit(i, "praise") for i in range(len(texts) if wrong is None else wrong)]
+        units = praised + ([] if wrong is None else [unit(wrong, "error")])
+        return _object(
+            {
+                "units": {"type": "array", "prefixItems": units, "minItems": len(units), "maxItems": len(units)},
+                "first_wrong_step": {"const": None if wrong is None else wrong + 1},
+                "verdict": {"const": "correct" if wrong is None else "incorrect"},
+            }
+        )
+
+    return {"anyOf": [walk(None), *(walk(i) for i in range(len(texts)))]}
+
+
+def _differing(text: str) -> dict[str, Any]:
+    """Schema of a line that is not `text`: it leaves it at some character, or goes on where it ends.
+
+    Longer texts are left free: the pattern grows with the square of the length.
+    """
+    if len(text) > _MOST_DIFFERING:
+        return _TEXT | {"minLength": 1}
+    branches = [f"{re.escape(text[:i])}[^{_escaped_in_class(char)}{_CONTROL}]" for i, char in enumerate(text)]
+    line = f"[^{_CONTROL}]{{0,{_LONGEST_LINE}}}"
+    return {"type": "string", "pattern": f"^(?:(?:{'|'.join(branches)}){line}|{re.escape(text)}[^{_CONTROL}]{line})$"}
+
+
+def _escaped_in_class(char: str) -> str:
+    return f"\\{char}" if char in "]^-\\" else char
+
+
+def _object(properties: dict[str, Any], required: Sequence[str] | None = None) -> dict[str, Any]:
+    wanted = list(properties) if required is None else list(required)
+    return {"type": "object", "properties": properties, "required": wanted, "additionalProperties": False}
 
 
 JUDGEMENT_SCHEMA = _compact(
@@ -143,11 +204,12 @@ def parse_critique(text: str, steps: Sequence[str]) -> Parsed:
 
     Raises:
       CritiqueError: it is no JSON, breaks the schema, speaks of steps that are not there, quotes what is not in the
-        step, or contradicts itself (a first wrong step with the verdict "correct", or the reverse).
+        step, or contradicts itself (a first wrong step with the verdict "correct", or the reverse; no error in the
+        first wrong step, or one before it).
     """
     try:
         parsed = msgspec.json.decode(_json_object(text), type=_CritiqueJson)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise CritiqueError("bad_schema", f"the JSON is not a critique: {error}") from error
     units = tuple(_unit(unit, steps) for unit in parsed.units)
     first = parsed.first_wrong_step
@@ -159,19 +221,25 @@ def parse_critique(text: str, steps: Sequence[str]) -> Parsed:
         )
     if first is not None and not any(unit.kind == "error" and unit.step == first - 1 for unit in units):
         raise CritiqueError("contradicts_itself", f"no unit names an error in the first wrong step {first}")
+    early = [unit.step + 1 for unit in units if unit.kind == "error" and (first is None or unit.step < first - 1)]
+    if early:
+        raise CritiqueError(
+            "contradicts_itself", f"a unit names an error in step {early[0]}, but first_wrong_step is {first}"
+        )
     return Parsed(units=units, first_wrong_step=None if first is None else first - 1, verdict=parsed.verdict)
 
 
 def _unit(unit: _UnitJson, steps: Sequence[str]) -> Unit:
     if not 1 <= unit.step <= len(steps):
         raise CritiqueError("step_out_of_range", f"a unit speaks of step {unit.step} of {len(steps)}")
-    if _folded(unit.quote) not in _folded(steps[unit.step - 1]):
-        raise CritiqueError("quote_not_in_step", f"{unit.quote!r} does not stand in step {unit.step}")
+    quote = _MARKER.sub("", unit.quote).strip()
+    if _folded(quote) not in _folded(steps[unit.step - 1]):
+        raise CritiqueError("quote_not_in_step", f"{quote[:120]!r} does not stand in step {unit.step}")
     is_error = unit.kind == "error"
     error_type = unit.error_type if unit.error_type in ERROR_TYPES else "other"
     return Unit(
         step=unit.step - 1,
-        quote=unit.quote.strip(),
+        quote=quote,
         kind=unit.kind,
         flaw=unit.flaw.strip(),
         fix=unit.fix.strip() if is_error else "",
@@ -191,9 +259,10 @@ def parse_judgement(text: str) -> Judgement:
       CritiqueError: it is no judgement.
     """
     try:
-        return msgspec.json.decode(_json_object(text), type=Judgement)
-    except msgspec.DecodeError as error:
+        judgement = msgspec.json.decode(_json_object(text), type=Judgement)
+    except (msgspec.DecodeError, RecursionError) as error:
         raise CritiqueError("bad_schema", f"the JSON is not a judgement: {error}") from error
+    return msgspec.structs.replace(judgement, severity=min(max(judgement.severity, 0), 3))
 
 
 def render_unit(unit: Unit) -> str:

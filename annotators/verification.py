@@ -25,12 +25,16 @@ _NUMBER_WORDS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
     *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
 )
-_NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?:\s*/\s*\d+)?(?![\w])")
+_NUMBER = re.compile(
+    r"(?<![\w.])-?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:\s*/\s*\d+)?(?!\d|\.\d|(?:st|nd|rd|th)\b)"
+)
+_FRACTION = re.compile(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}")
+_STEP_NUMBERS = re.compile(r"\bstep \d+|\bsteps \d+(?:, \d+)*,? (?:and|or|to) \d+", re.IGNORECASE)
 _REFERENCE_TALK = re.compile(
-    r"\b(?:reference|gold|ground[- ]truth|correct|right|other|given) (?:solution|answer)s?\b|\bhints?\b|\banswer key\b",
+    r"\b(?:reference|gold|ground[- ]truth|correct|right|other|another|given)\s+(?:final\s+)?(?:solution|answer)s?\b"
+    r"|\bground[- ]truth\b|\bhints?\b|\banswer key\b",
     re.IGNORECASE,
 )
-_OWN_VERDICT = "The solution is correct."
 
 
 class VerifySettings(Record):
@@ -52,8 +56,6 @@ class VerifySettings(Record):
     """Critiques of one path whose help is measured at most; the composed one first."""
     measure_rejected: int = 1
     """Failed critiques of a path that has a verified one whose help is measured too, for preference pairs."""
-    temperature: float = 0.8
-    max_tokens: int = 400
 
     def __post_init__(self) -> None:
         if self.rollouts < 1:
@@ -89,6 +91,12 @@ def location_agrees(critique: Critique, path: Path, settings: VerifySettings) ->
     return distance <= settings.location_tolerance or mass >= settings.min_location_mass
 
 
+def _plain(text: str) -> str:
+    """A text without the numbers that name steps; signs, LaTeX fractions and thousands written in one way."""
+    text = text.replace("\N{MINUS SIGN}", "-").replace("{,}", ",")
+    return _STEP_NUMBERS.sub("", _FRACTION.sub(r"\1/\2", text))
+
+
 def _numbers(text: str) -> dict[Fraction, str]:
     found = {}
     for match in _NUMBER.finditer(text):
@@ -97,7 +105,7 @@ def _numbers(text: str) -> dict[Fraction, str]:
         if len(digits) <= 40 and (not denominator or int(denominator)):
             found[Fraction(numerator) / Fraction(denominator or 1)] = match[0]
     for value, word in enumerate(_NUMBER_WORDS):
-        if re.search(rf"\b{word}\b", text, re.IGNORECASE):
+        if re.search(rf"(?<![\w-]){word}(?![\w-])", text, re.IGNORECASE):
             found.setdefault(Fraction(value), word)
     return found
 
@@ -106,17 +114,16 @@ def find_leak(critique: Critique, path: Path) -> str:
     """The words of the critique that give the gold answer away, or nothing.
 
     Numbers count as equal in any form; other answers as whole words whatever their case. What stands already in
-    the problem or the solution that is criticised is no news and therefore no leak; the number after `Step` names a
-    step.
+    the problem or the solution that is criticised is no news and therefore no leak; a number after `Step` names a
+    step. A number that ends in letters is one (`62kg`), an ordinal (`2nd`) is not.
     """
-    shown = path.problem.question + "\n" + "".join(path.steps)
-    said = re.sub(r"\b[Ss]tep \d+", "", critique.text)
-    gold = path.problem.answer.strip()
+    shown = _plain(path.problem.question + "\n" + "".join(path.steps))
+    said = _plain(critique.text)
+    gold = _plain(path.problem.answer).strip()
     values = _numbers(gold)
     if len(values) == 1 and _NUMBER.fullmatch(gold):
         (value,) = values
-        bare = re.sub(r"\b[Ss]tep \d+", "", shown)
-        return "" if value in _numbers(bare) else _numbers(said).get(value, "")
+        return "" if value in _numbers(shown) else _numbers(said).get(value, "")
     word = re.compile(rf"(?<!\w){re.escape(gold)}(?!\w)", re.IGNORECASE)
     match = word.search(said)
     return match[0] if match and gold and not word.search(shown) else ""
@@ -124,12 +131,12 @@ def find_leak(critique: Critique, path: Path) -> str:
 
 def talks_of_reference(text: str) -> bool:
     """Whether a critique speaks of something that its reader will not have: a reference, a hint, another solution."""
-    return bool(_REFERENCE_TALK.search(text.replace(_OWN_VERDICT, "")))
+    return bool(_REFERENCE_TALK.search(text))
 
 
 def repeated_share(text: str) -> float:
     """Share of the lines that repeat an earlier one, 0..1."""
-    lines = [re.sub(r"^step \d+:", "", line.strip().casefold()) for line in text.splitlines() if line.strip()]
+    lines = [re.sub(r"^step \d+:\s*", "", line.strip().casefold()) for line in text.splitlines() if line.strip()]
     return 1 - len(set(lines)) / len(lines) if lines else 0.0
 
 

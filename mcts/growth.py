@@ -39,6 +39,7 @@ class Growth:
     def __init__(self, step_rule: StepRule) -> None:
         self._step_rule = step_rule
         self.nodes = [_Bud(parent=-1, step="", depth=0, terminal=False, text="")]
+        self._asked: Counter[str] = Counter()
         self.rollouts = 0
         self.calls = 0
         self.completion_tokens = 0
@@ -52,9 +53,14 @@ class Growth:
         return tuple(reversed(indices))
 
     def reserve(self, node: int, num_samples: int) -> int:
-        """Index of the first of `num_samples` new samples of `node`: no sample is ever asked for twice."""
-        first = self.nodes[node].sampled
-        self.nodes[node].sampled += num_samples
+        """Index of the first of `num_samples` new samples of `node`'s text: no sample is ever asked for twice.
+
+        Two nodes may have one text, cut differently: their samples are counted together.
+        """
+        bud = self.nodes[node]
+        first = self._asked[bud.text]
+        self._asked[bud.text] += num_samples
+        bud.sampled += num_samples
         self.calls += 1
         self.rollouts += num_samples
         return first
@@ -65,7 +71,6 @@ class Growth:
         steps = split_steps(rollout.text, self._step_rule)
         if not steps:
             self.dropped_tokens += rollout.tokens
-            self.nodes[node].outcomes["unscored"] += 1
             return None
         current = node
         for i, step in enumerate(steps):
@@ -85,8 +90,11 @@ class Growth:
         return child
 
     def record(self, node: int, terminals: list[int | None]) -> None:
-        """Adds the outcomes of one request's rollouts to `node`'s direct estimate and backs up their rate."""
-        outcomes: Counter[str] = Counter()
+        """Adds the outcomes of one request's rollouts to `node`'s direct estimate and backs up their rate.
+
+        A rollout without text (None) is unscored.
+        """
+        outcomes = Counter({"unscored": terminals.count(None)})
         for terminal in terminals:
             if terminal is not None:
                 check = self.nodes[terminal].check

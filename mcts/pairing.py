@@ -94,12 +94,13 @@ def tree_from_paths(problem: Problem, paths: Sequence[tuple[Sequence[str], Node]
                         kind="terminal" if last else "step",
                         answer=end.answer if last else None,
                         outcome=end.outcome if last else None,
+                        unscored_reason=end.unscored_reason if last else None,
                         direct=end.direct if last else Estimate(),
                     )
                 )
             current = index[key]
     return Tree(
-        id=digest("tree", problem.id, [node.step for node in nodes]),
+        id=digest("tree", problem.id, nodes),
         problem=problem,
         nodes=tuple(nodes),
         provenance=provenance,
@@ -115,7 +116,8 @@ def tree_from_paths(problem: Problem, paths: Sequence[tuple[Sequence[str], Node]
 def forks(tree: Tree) -> tuple[tuple[int, int, int], ...]:
     """All (fork, wrong terminal, right terminal), the fork being the deepest node on both paths.
 
-    A wrong path whose steps are the beginning of a right one's, or the reverse, diverges nowhere and is left out.
+    A wrong path whose steps are the beginning of a right one's, or the reverse, diverges nowhere and is left out. White
+    space around a step does not count there: the last step of a text lacks the separator that an inner one ends with.
     """
     right = [i for i in tree.terminals() if tree.nodes[i].outcome == "correct"]
     wrong = [i for i in tree.terminals() if tree.nodes[i].outcome == "incorrect"]
@@ -123,15 +125,12 @@ def forks(tree: Tree) -> tuple[tuple[int, int, int], ...]:
         return ()
     graph = nx.DiGraph((node.parent, i) for i, node in enumerate(tree.nodes) if i)
     ancestors = nx.tree_all_pairs_lowest_common_ancestor(graph, 0, [(w, r) for w in wrong for r in right])
-    found = ((fork, w, r) for (w, r), fork in ancestors)
-    return tuple(sorted(hit for hit in found if _diverges(tree, *hit)))
+    steps = {leaf: [step.strip() for step in tree.steps(leaf)] for leaf in (*right, *wrong)}
+    return tuple(sorted((fork, w, r) for (w, r), fork in ancestors if _diverge(steps[w], steps[r])))
 
 
-def _diverges(tree: Tree, fork: int, wrong: int, right: int) -> bool:
-    depth = tree.nodes[fork].depth
-    tails = [tree.steps(leaf)[depth:] for leaf in (wrong, right)]
-    shorter = min(map(len, tails))
-    return tails[0][:shorter] != tails[1][:shorter]
+def _diverge(one: Sequence[str], other: Sequence[str]) -> bool:
+    return any(a != b for a, b in zip(one, other, strict=False))
 
 
 def prefix_estimates(tree: Tree, leaf: int) -> tuple[Estimate, ...]:

@@ -6,8 +6,8 @@ and applied in a fixed order, however many are in flight.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Iterator
-from typing import Literal
+from collections.abc import Awaitable, Coroutine, Iterator
+from typing import Any, Literal, TypeVar
 
 from mcts.base import Policy, Rollout, Verifier
 from mcts.estimates import side
@@ -17,6 +17,8 @@ from mcts.pairing import PairSettings, forks, prefix_estimates
 from mcts.selection import RULES, Stats
 from mcts.steps import StepRule
 from schemas import Problem, Provenance, Record, Tree, digest
+
+T = TypeVar("T")
 
 
 class SearchSettings(Record):
@@ -100,7 +102,7 @@ class TreeSearch:
         self._provenance = provenance
         self._growth = Growth(settings.step_rule)
         self._suspects: tuple[int, ...] = ()
-        self._tasks: set[asyncio.Task[list[Rollout]]] = set()
+        self._tasks: list[asyncio.Task[Any]] = []
 
     async def grow(self) -> Tree:
         """The finished tree.
@@ -115,6 +117,7 @@ class TreeSearch:
         finally:
             for task in self._tasks:
                 task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
         return self._freeze(stopped)
 
     async def _phases(self) -> str:
@@ -156,9 +159,12 @@ class TreeSearch:
             raise _OutOfBudget
         first = growth.reserve(node, num_samples)
         prefix = growth.nodes[node].text
-        task = asyncio.ensure_future(self._sample(prefix, num_samples, first))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        return self._start(self._sample(prefix, num_samples, first))
+
+    def _start(self, call: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Makes a call a task that does not outlive `grow`."""
+        task = asyncio.ensure_future(call)
+        self._tasks.append(task)
         return task
 
     async def _sample(self, prefix: str, num_samples: int, first: int) -> list[Rollout]:
@@ -170,12 +176,9 @@ class TreeSearch:
         """Waits for one request, grafts what came, has new solutions checked, and counts."""
         growth = self._growth
         terminals = [growth.graft(node, rollout) for rollout in await launched]
-        fresh = {i for i in terminals if i is not None and growth.nodes[i].check is None}
-        for i, check in zip(
-            sorted(fresh),
-            await asyncio.gather(*(self._verifier(growth.nodes[i].text) for i in sorted(fresh))),
-            strict=True,
-        ):
+        fresh = sorted({i for i in terminals if i is not None and growth.nodes[i].check is None})
+        checks = await asyncio.gather(*(self._start(self._verifier(growth.nodes[i].text)) for i in fresh))
+        for i, check in zip(fresh, checks, strict=True):
             growth.nodes[i].check = check
         growth.record(node, terminals)
 
@@ -278,18 +281,18 @@ class TreeSearch:
 
     async def _confirm(self) -> None:
         """Rolls out along right paths where their value is not clear yet, so that pairing can rely on it."""
-        nodes = self._growth.nodes
+        nodes, settings = self._growth.nodes, self._settings
         targets = self._right_steps()
         while True:
-            unclear = [
-                i
+            wishes = [
+                (i, min(settings.confirm_rollouts, settings.max_confirm_rollouts - nodes[i].sampled))
                 for i in targets
-                if side(nodes[i].direct, self._pairing.hold_above, self._settings.level) == "unclear"
-                and nodes[i].sampled < self._settings.max_confirm_rollouts
+                if side(nodes[i].direct, self._pairing.hold_above, settings.level) == "unclear"
+                and nodes[i].sampled < settings.max_confirm_rollouts
             ]
-            if not unclear:
+            if not wishes:
                 return
-            await self._wave([(i, self._settings.confirm_rollouts) for i in unclear])
+            await self._wave(wishes)
 
     def _right_steps(self) -> tuple[int, ...]:
         """Inner nodes of the right paths that pairing would take: partners of located wrong paths, then lone ones."""

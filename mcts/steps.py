@@ -13,12 +13,15 @@ _BOUNDARIES: dict[StepRule, re.Pattern[str]] = {
 
 
 def split_steps(text: str, rule: StepRule) -> tuple[str, ...]:
-    r"""Cuts a text into steps; white space before the first one stays with it.
+    r"""Cuts a text into steps. White space alone is no step: it stays with the one before, at the start with the first.
 
     >>> split_steps("Step 1: 4 + 3 = 7\nAnswer: 7\n", "marker")
     ('Step 1: 4 + 3 = 7\n', 'Answer: 7\n')
     """
-    pieces = [piece for piece in _BOUNDARIES[rule].split(text) if piece]
-    while len(pieces) > 1 and not pieces[0].strip():
-        pieces[:2] = ["".join(pieces[:2])]
-    return tuple(pieces)
+    steps: list[str] = []
+    for piece in _BOUNDARIES[rule].split(text):
+        if steps and not (piece.strip() and steps[-1].strip()):
+            steps[-1] += piece
+        elif piece:
+            steps.append(piece)
+    return tuple(steps)

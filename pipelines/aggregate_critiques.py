@@ -76,7 +76,7 @@ class AggregateCritiques(beam.PTransform):
             | "KeyByShard" >> beam.Map(self._key).with_output_types(tuple[int, Criticised])
             | "GatherShard" >> beam.GroupByKey()
             | "WeighCritics" >> beam.FlatMap(weigh_critics).with_output_types(Weighed)
-            | beam.ParDo(stage).with_outputs(REJECTED, FAILED, main="kept")
+            | beam.ParDo(stage.giving(Empanelled)).with_outputs(REJECTED, FAILED, main="kept")
         )
 
     def _key(self, criticised: Criticised) -> tuple[int, Criticised]:

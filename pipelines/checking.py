@@ -4,8 +4,8 @@ A pool keeps a few checkers, each a fresh interpreter (never a fork of the calle
 loaded math-verify and forks once a task. So every task starts from the same state, cannot harm the next one, and is
 stopped by the kernel: by `ITIMER_PROF` after its CPU seconds, whatever it is doing, and by `RLIMIT_AS` at its memory.
 
-CPU time decides, so that a busy machine does not change an outcome. The wall clock is the last resort, for what hangs
-without computing. Requests and replies are length-prefixed msgpack; nothing is ever unpickled.
+CPU time decides, so that a busy machine does not change an outcome. The wall clock is the last resort, and ends only
+what hangs without computing. Requests and replies are length-prefixed msgpack; nothing is ever unpickled.
 """
 
 import asyncio
@@ -26,7 +26,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn
@@ -100,11 +99,31 @@ class _Checker:
     def ask(self, task: _Task, wall_seconds: float) -> _Reply:
         """Raises `_Gone` when the process ended, TimeoutError when it did not answer in time."""
         _write_frame(self._requests, msgspec.msgpack.encode(task))
-        _read_frame(self._replies, time.monotonic() + _START_SECONDS)  # Libraries are loaded, the task begins.
-        return msgspec.msgpack.decode(_read_frame(self._replies, time.monotonic() + wall_seconds), type=_Reply)
+        if not _is_ready(self._replies, _START_SECONDS):
+            raise TimeoutError("the libraries do not load")
+        _read_frame(self._replies)  # They are loaded, and the task begins.
+        spent = 0
+        while not _is_ready(self._replies, wall_seconds):
+            # A busy machine only makes a task late: it is given up when it stops computing, or by its own timer.
+            before, spent = spent, self._ticks()
+            if spent <= before:
+                raise TimeoutError("the task hangs without computing")
+        return msgspec.msgpack.decode(_read_frame(self._replies), type=_Reply)
+
+    def _ticks(self) -> int:
+        """CPU time of the task under way in clock ticks; 0 where there is none or the system does not tell."""
+        try:
+            children = pathlib.Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+            stats = [pathlib.Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split() for child in children]
+        except OSError:
+            return 0
+        return sum(int(fields[11]) + int(fields[12]) for fields in stats)
 
     def kill(self) -> None:
-        self._process.kill()
+        """Kills the process and, where it still lives, the task under way; a dead checker's task dies by itself."""
+        if self.is_alive():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
 
     def close(self) -> None:
@@ -136,7 +155,7 @@ class CheckerPool:
         Args:
           num_workers: processes that check at the same time.
           cpu_seconds: CPU time of one check.
-          wall_seconds: time after which a check is given up although it has not spent its CPU time.
+          wall_seconds: time after which a check is given up that has not computed in it.
           memory_mb: address space that one check may take beyond what the loaded libraries hold.
         """
         if num_workers < 1 or cpu_seconds <= 0 or wall_seconds < cpu_seconds or memory_mb < 1:
@@ -241,21 +260,22 @@ def _write_frame(pipe: int, content: bytes) -> None:
         view = view[os.write(pipe, view) :]
 
 
-def _read_frame(pipe: int, deadline: float | None = None) -> bytes:
-    (length,) = _LENGTH.unpack(_read_exactly(pipe, _LENGTH.size, deadline))
+def _is_ready(pipe: int, seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    return bool(poll.poll(math.ceil(seconds * 1000)))
+
+
+def _read_frame(pipe: int) -> bytes:
+    (length,) = _LENGTH.unpack(_read_exactly(pipe, _LENGTH.size))
     if length > _MAX_FRAME:
         raise _Gone(f"a frame of {length} bytes is announced, at most {_MAX_FRAME} are sent")
-    return _read_exactly(pipe, length, deadline)
+    return _read_exactly(pipe, length)
 
 
-def _read_exactly(pipe: int, length: int, deadline: float | None) -> bytes:
+def _read_exactly(pipe: int, length: int) -> bytes:
     content = b""
     while len(content) < length:
-        poll = select.poll()
-        poll.register(pipe, select.POLLIN)
-        wait = None if deadline is None else max(0, math.ceil((deadline - time.monotonic()) * 1000))
-        if not poll.poll(wait):
-            raise TimeoutError("no reply in time")
         piece = os.read(pipe, length - len(content))
         if not piece:
             raise _Gone("the other process ended")

@@ -1,5 +1,6 @@
 """From the command line to settings. The only module that knows Hydra."""
 
+import re
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any
@@ -41,6 +42,10 @@ _SCHEMAS: dict[str, type[Record]] = {
     "problems/simulated": SimulatedProblems,
 }
 """Records whose defaults the files under `conf/` start from, by the name those files call them `schema/...`."""
+
+
+_LAYOUT = ("full_key", "object_type", "reference_type", "Config search path", "provider=", "See https://hydra.cc")
+"""Beginnings of lines in Hydra's messages that help nobody here."""
 
 
 def _defaults(record: type[Record]) -> dict[str, Any]:
@@ -102,8 +107,10 @@ def _one_line(error: Exception) -> str:
     """Hydra's message without its layout. It names the key; the remedy is added where Hydra gives none."""
     cause = error.__cause__
     lines = [line.strip() for line in f"{error}\n{cause or ''}".splitlines() if line.strip()]
-    kept = [line for line in dict.fromkeys(lines) if not line.startswith(("full_key", "object_type", "reference_type"))]
+    kept = [line for line in dict.fromkeys(lines) if not line.startswith(_LAYOUT)]
     text = " ".join(kept)
+    if "dataset_config" not in text:  # Everywhere else no key may be added.
+        text = re.sub(r" To append to your config use \S+", "", text)
     if "is not in struct" in text or "Could not override" in text:
         text += " (see `wrongturn run --config` for every key there is)"
     return text

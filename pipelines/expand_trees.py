@@ -14,7 +14,7 @@ from pipelines.engines.base import Request
 from pipelines.settings import ActorSettings
 from pipelines.stage import FAILED, REJECTED, CallModels
 from pipelines.worker import Worker, WorkerSpec
-from schemas import Problem, Record, Stage, Template
+from schemas import Problem, Record, Stage, Template, Tree
 
 STAGE: Stage = "ExpandTrees"
 
@@ -33,7 +33,7 @@ class ExpandTrees(beam.PTransform):
     def expand(self, problems: beam.PCollection[Problem]) -> Any:
         """Three outputs: main (Tree), `rejected`, `failed`."""
         stage = CallModels(STAGE, self.spec, self._expand, lambda problem: (problem.id, problem.id))
-        return problems | beam.ParDo(stage).with_outputs(REJECTED, FAILED, main="kept")
+        return problems | beam.ParDo(stage.giving(Tree)).with_outputs(REJECTED, FAILED, main="kept")
 
     async def _expand(self, worker: Worker, problem: Problem) -> Sequence[Record]:
         async def policy(prefix: str, *, num_samples: int, first_sample: int) -> Sequence[Rollout]:

@@ -21,7 +21,7 @@ VERSION = 1
 """Of the file's layout; raised with every change that an older version could not read."""
 
 
-class JournalError(RuntimeError):
+class JournalError(ValueError):
     """The journal cannot be used; says which file and what to do."""
 
 
@@ -51,26 +51,43 @@ INSERT INTO ledger VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (stage) DO UPDATE SET
 
 
 def _open(path: Path) -> sqlite3.Connection:
+    """A connection to a journal, made if it is not there; a file that is no journal of this version stays as it is."""
+    connection = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(path, timeout=60, check_same_thread=False, isolation_level=None)
+        _check_layout(connection, path)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.executescript(_LAYOUT)
         connection.execute("INSERT OR IGNORE INTO meta VALUES ('version', ?)", (str(VERSION),))
-        (version,) = connection.execute("SELECT value FROM meta WHERE name = 'version'").fetchone()
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, sqlite3.Error, JournalError) as error:
+        if connection is not None:
+            connection.close()
+        if isinstance(error, JournalError):
+            raise
         raise JournalError(
             f"cannot use the journal {path}: {error}; check that the folder is writable and the file is a journal "
             "of wrongturn, or name another one with journal=PATH"
         ) from error
-    if version != str(VERSION):
-        connection.close()
+    return connection
+
+
+def _check_layout(connection: sqlite3.Connection, path: Path) -> None:
+    """Raises JournalError for a database with anything in it that is not a journal of this version."""
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if tables and "meta" not in tables:
         raise JournalError(
-            f"the journal {path} was written by version {version} of its layout, this is version {VERSION}; "
+            f"the database {path} holds tables of something else ({', '.join(sorted(tables)[:3])}); "
+            "name another file with journal=PATH"
+        )
+    row = connection.execute("SELECT value FROM meta WHERE name = 'version'").fetchone() if tables else None
+    # Another process may be making the journal just now and not have come to its version yet.
+    if row and row[0] != str(VERSION):
+        raise JournalError(
+            f"the journal {path} was written by version {row[0]} of its layout, this is version {VERSION}; "
             "use the wrongturn that wrote it, or name another one with journal=PATH"
         )
-    return connection
 
 
 class Journal:

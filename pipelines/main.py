@@ -24,16 +24,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; 0 is success, 2 bad input, 3 too many failed elements, 130 stopped by hand."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
-    if rest and options.command != "run":
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if wrong := [word for word in rest if word.startswith("-")]:
+    if wrong := [word for word in rest if word.startswith("-") or options.command != "run"]:
         parser.error(f"unrecognized arguments: {' '.join(wrong)}")
+    if rest:  # Settings behind an option: argparse takes those before it only.
+        options.overrides = [*options.overrides, *rest]
     # Beam speaks of optional packages that nobody misses; what concerns the run is raised, not logged.
     logging.basicConfig(level=os.environ.get("WRONGTURN_LOG", "ERROR"))
     console = Console(stderr=True, highlight=False)
     try:
         return int(options.act(options))
-    except ValueError as error:
+    except (ValueError, PermissionError) as error:
         console.print(f"[red]wrongturn: {escape(' '.join(str(error).split()))}[/red]", soft_wrap=True)
         return 2
     except KeyboardInterrupt:

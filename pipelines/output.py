@@ -5,11 +5,13 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from pipelines.shards import all_shards, file_digest, num_rows
 from schemas import Record
+from schemas.arrow import CONFIGS
 
 _STATE = ".wrongturn"
 COMPLETED = "COMPLETED"
@@ -17,6 +19,9 @@ COMPLETED = "COMPLETED"
 
 class OutputError(ValueError):
     """The output folder cannot be used; says why and what to do."""
+
+
+R = TypeVar("R", bound=Record)
 
 
 class _Owner(Record):
@@ -57,6 +62,7 @@ class Output:
                     f"out: another run is working on {self.path}; wait for it, or choose another folder with out=DIR"
                 ) from None
             self._own(config_digest, replace=replace)
+            self._sweep()
             yield
 
     def _make(self) -> None:
@@ -78,7 +84,7 @@ class Output:
     def _own(self, config_digest: str, *, replace: bool) -> None:
         owner = self._state / "owner.json"
         if owner.exists():
-            theirs = msgspec.json.decode(owner.read_bytes(), type=_Owner).config_digest
+            theirs = _read(owner, _Owner, default=_Owner(config_digest="unknown")).config_digest
             if theirs != config_digest and not replace:
                 raise OutputError(
                     f"out: {self.path} holds a run with another config (digest {theirs[:12]}, this one is "
@@ -90,22 +96,26 @@ class Output:
         _write_whole(owner, msgspec.json.encode(_Owner(config_digest=config_digest)))
 
     def _clear(self) -> None:
-        """Takes away the other run's shards and marks, never its journal."""
+        """Takes away the other run's shards and marks, finished or not, never its journal."""
         (self.path / COMPLETED).unlink(missing_ok=True)
+        for config in CONFIGS:
+            for file in (self.path / config).glob("*.parquet"):
+                file.unlink()
         for mark in (self._state / "done").glob("*.json"):
-            for file in msgspec.json.decode(mark.read_bytes(), type=_Done).files:
-                (self.path / file).unlink(missing_ok=True)
             mark.unlink()
+
+    def _sweep(self) -> None:
+        """Takes away half-written files: whoever wrote them was killed, for nobody else holds the folder."""
+        for folder in (self.path, self._state, self._state / "done", *(self.path / config for config in CONFIGS)):
+            for file in folder.glob(".*.tmp"):
+                file.unlink()
 
     def unfinished(self, num_shards: int) -> tuple[int, ...]:
         """Shards that are not finished, or whose files are gone or changed."""
         return tuple(index for index in range(num_shards) if not self._is_done(index, num_shards))
 
     def _is_done(self, index: int, num_shards: int) -> bool:
-        mark = self._mark(index)
-        if not mark.exists():
-            return False
-        files = msgspec.json.decode(mark.read_bytes(), type=_Done).files
+        files = _read(self._mark(index), _Done, default=_Done(files={})).files
         wanted = {shard.path for shard in all_shards([index], num_shards)}
         return files.keys() == wanted and all(
             (self.path / file).is_file() and file_digest(self.path / file) == sha for file, sha in files.items()
@@ -140,6 +150,14 @@ class Output:
 
     def _mark(self, index: int) -> Path:
         return self._state / "done" / f"{index:05d}.json"
+
+
+def _read(path: Path, record: type[R], *, default: R) -> R:
+    """What a file of ours says; the default where there is none, or a power cut has torn it."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=record)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return default
 
 
 def _write_whole(path: Path, content: bytes) -> None:

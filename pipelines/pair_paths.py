@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
@@ -11,7 +11,7 @@ from mcts.first_error import ChangePoint
 from mcts.pairing import PairSettings, pair_paths
 from pipelines.meter import METER
 from pipelines.stage import REJECTED
-from schemas import Rejection, Stage, Tree
+from schemas import PathAlone, PathPair, Rejection, Stage, Tree
 
 STAGE: Stage = "PairPaths"
 
@@ -27,7 +27,7 @@ class PairPaths(beam.PTransform):
         """Two outputs: main (Path), `rejected`."""
         return trees | beam.FlatMap(self._pair).with_outputs(REJECTED, main="kept")
 
-    def _pair(self, tree: Tree) -> Iterator[Any]:
+    def _pair(self, tree: Tree) -> Iterator[PathPair | PathAlone | TaggedOutput[Literal["rejected"], Rejection]]:
         paths = pair_paths(tree, self.settings, self.change_point)
         if isinstance(paths, Rejection):
             METER.count(STAGE, REJECTED)

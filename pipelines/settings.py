@@ -3,6 +3,7 @@
 Defaults stand in these records only; the files under `conf/` override them.
 """
 
+import re
 from typing import Any, Literal
 
 import msgspec
@@ -29,12 +30,24 @@ class ActorSettings(Record):
     max_tokens: int = 512
     """Of one rollout."""
     temperature: float = 0.8
+    refine_temperature: float = 0.8
+    """Of second solutions."""
     top_p: float = 1.0
     stop: tuple[str, ...] = ("\n\nProblem:",)
 
-    def sampling(self) -> Sampling:
-        """The sampling of rollouts."""
-        return Sampling(max_tokens=self.max_tokens, temperature=self.temperature, top_p=self.top_p, stop=self.stop)
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise ValueError(f"max_tokens must be at least 1, got {self.max_tokens}")
+        for name in ("temperature", "refine_temperature"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be below 0, got {getattr(self, name)}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must lie above 0 and not above 1, got {self.top_p}")
+
+    def sampling(self, *, refining: bool = False) -> Sampling:
+        """The sampling of rollouts, or of second solutions."""
+        temperature = self.refine_temperature if refining else self.temperature
+        return Sampling(max_tokens=self.max_tokens, temperature=temperature, top_p=self.top_p, stop=self.stop)
 
 
 class PanelSettings(Record):
@@ -112,6 +125,8 @@ class Settings(Record):
     def __post_init__(self) -> None:
         if not 0 <= self.max_failure_share <= 1:
             raise ValueError(f"max_failure_share must lie in 0..1, got {self.max_failure_share}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must lie in 0..2^63-1, got {self.seed}")
         if not self.out:
             raise ValueError("out is empty; name the folder that the data is written to")
 
@@ -138,4 +153,19 @@ def parse_settings(plain: dict[str, Any]) -> Settings:
     except msgspec.ValidationError as error:
         message, _, where = str(error).partition(" - at `$")
         key = where.rstrip("`").lstrip(".")
+        if message.startswith("Invalid enum value"):
+            message += f", expected one of {', '.join(_choices(key, plain))}"
         raise ValueError(f"{key}: {message}" if key else message) from error
+
+
+def _choices(key: str, plain: Any) -> tuple[str, ...]:
+    """The values that a setting of a closed list may have; `key` is a path such as `panel.agents[0].view`."""
+    kind: Any = msgspec.inspect.type_info(Settings)
+    for part in re.findall(r"\w+", key):
+        if isinstance(kind, msgspec.inspect.UnionType):
+            kind = next(member for member in kind.types if getattr(member, "tag", None) == plain["kind"])
+        if part.isdigit():
+            kind, plain = kind.item_type, plain[int(part)]
+        else:
+            kind, plain = next(field.type for field in kind.fields if field.encode_name == part), plain[part]
+    return tuple(kind.values)

@@ -42,6 +42,10 @@ class CallModels(beam.DoFn, Generic[E]):
         self._handler = handler
         self._identify = identify
 
+    def giving(self, results: type[Record]) -> Any:
+        """Itself, its outputs typed, so that wrong wiring is found when the graph is built."""
+        return self.with_output_types(results, **{REJECTED: Rejection, FAILED: Failure})
+
     def setup(self) -> None:
         """Takes this process's worker."""
         self._worker = acquire(self._spec)

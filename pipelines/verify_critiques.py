@@ -64,7 +64,7 @@ class VerifyCritiques(beam.PTransform):
     def expand(self, empanelled: beam.PCollection[Empanelled]) -> Any:
         """Three outputs: main (Examined), `rejected`, `failed`."""
         stage = CallModels(STAGE, self.spec, self._verify, lambda case: (case.panel.id, case.path.problem.id))
-        return empanelled | beam.ParDo(stage).with_outputs(REJECTED, FAILED, main="kept")
+        return empanelled | beam.ParDo(stage.giving(Examined)).with_outputs(REJECTED, FAILED, main="kept")
 
     async def _verify(self, worker: Worker, case: Empanelled) -> Sequence[Record]:
         """Cheap tests for all, rollouts for what passes them; then for one that did not, if a pair can come of it."""
@@ -113,7 +113,7 @@ class VerifyCritiques(beam.PTransform):
         request = Request(
             prompt=self.template.fill({"sections": layout(parts)}),
             num_samples=self.settings.rollouts,
-            sampling=self.actor.sampling(),
+            sampling=self.actor.sampling(refining=True),
             seed=self.seed,
         )
         samples = await worker.model.sample(STAGE, request)

@@ -32,7 +32,7 @@ class WriteCritiques(beam.PTransform):
     def expand(self, paths: beam.PCollection[Path]) -> Any:
         """Three outputs: main (Criticised), `rejected`, `failed`."""
         stage = CallModels(STAGE, self.spec, self._criticise, lambda path: (path.id, path.problem.id))
-        return paths | beam.ParDo(stage).with_outputs(REJECTED, FAILED, main="kept")
+        return paths | beam.ParDo(stage.giving(Criticised)).with_outputs(REJECTED, FAILED, main="kept")
 
     async def _criticise(self, worker: Worker, path: Path) -> Sequence[Record]:
         """First critiques side by side, then those agents that look at another's critique again."""
@@ -80,7 +80,7 @@ class WriteCritiques(beam.PTransform):
         request = Request(
             prompt=critique_prompt(self.templates[agent.name], agent, parts),
             sampling=self._sampling(agent),
-            json_schema=critique_schema(len(path.steps)),
+            json_schema=critique_schema(path.steps, agent.form),
             seed=self.seed,
         )
         (sample,) = await worker.model.sample(STAGE, request)

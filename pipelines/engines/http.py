@@ -15,7 +15,7 @@ from pipelines.engines.settings import Limits
 from schemas import digest
 
 _RETRIED = (EngineUnavailable, BadReply)
-_REFUSALS = (400, 404, 413, 422)
+_REFUSALS = (400, 413, 422)
 _OVERLOADED = (429, 503)
 
 
@@ -54,6 +54,7 @@ class HttpEngine:
         self._limits = limits
         self._endpoints = [_Endpoint(url, limits) for url in urls]
         self._key_env = key_env
+        self._key = os.environ.get(key_env, "") if key_env else ""
         self._session: aiohttp.ClientSession | None = None
 
     @property
@@ -66,6 +67,7 @@ class HttpEngine:
 
         Raises:
           EngineUnavailable, BadReply: still no usable reply after `max_attempts`.
+          PermissionError, ValueError: the server would refuse every request: wrong key, URL or model.
         """
         body = msgspec.json.encode(word_request(request, self._dialect, self.model))
         retrying = tenacity.AsyncRetrying(
@@ -114,15 +116,14 @@ class HttpEngine:
                 return content
             if status in _OVERLOADED:
                 endpoint.limiter.overloaded()
-            raise _error(endpoint.url, status, content, retry_after)
+            raise self._error(endpoint.url, status, content, retry_after)
 
     def _connected(self) -> aiohttp.ClientSession:
         if self._session is None:
-            key = os.environ.get(self._key_env, "") if self._key_env else ""
-            headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+            key = {"Authorization": f"Bearer {self._key}"} if self._key else {}
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0),
-                headers=headers,
+                headers={"Content-Type": "application/json"} | key,
                 timeout=aiohttp.ClientTimeout(
                     total=None,
                     sock_connect=self._limits.connect_timeout_secs,
@@ -131,14 +132,20 @@ class HttpEngine:
             )
         return self._session
 
-
-def _error(url: str, status: int, content: bytes, retry_after: str) -> Exception:
-    said = content[:300].decode("utf-8", "replace")
-    if status in _REFUSALS:
-        return PromptRefused(f"{url}: HTTP {status}: {said}")
-    if status in (401, 403):
-        return PermissionError(f"{url}: HTTP {status}: {said}; check the key in the environment")
-    error: Any = EngineUnavailable(f"{url}: HTTP {status}: {said}")
-    if retry_after.replace(".", "", 1).isdigit():
-        error.retry_after = float(retry_after)
-    return error  # type: ignore[no-any-return]
+    def _error(self, url: str, status: int, content: bytes, retry_after: str) -> Exception:
+        said = content.decode("utf-8", "replace")
+        if self._key:  # Some services repeat it, and messages end up in shards and logs.
+            said = said.replace(self._key, "***")
+        said = f"{url}: HTTP {status}: {said[:300]}"
+        if status in _REFUSALS:
+            return PromptRefused(said)
+        if status in (401, 403):
+            return PermissionError(
+                f"{said}; give the right key in the environment variable {self._key_env or '(none)'}"
+            )
+        if status == 404:
+            return ValueError(f"{said}; check engine.url, which is without /v1, and engine.model")
+        error: Any = EngineUnavailable(said)
+        if retry_after.replace(".", "", 1).isdecimal():
+            error.retry_after = float(retry_after)
+        return error  # type: ignore[no-any-return]

@@ -1,7 +1,8 @@
 """Asking a model through the journal: what was paid for once is never paid for again."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+import functools
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -19,62 +20,51 @@ class JournaledEngine:
         self.engine = engine
         self._journal = journal
         self._observe = observe
-        self._running: dict[str, asyncio.Future[Sample]] = {}
+        self._running: dict[str, asyncio.Task[dict[str, Sample]]] = {}
 
     async def sample(self, stage: str, request: Request) -> tuple[Sample, ...]:
         """The request's samples, from the journal where they are there.
 
         What is missing is asked for in as few requests as consecutive indices allow. A sample that another
-        element is waiting for already is waited for, not asked for twice.
+        element is waiting for already is waited for, not asked for twice. A request belongs to all who wait for it:
+        it goes on, and is remembered, also where the one who asked first is cancelled.
 
         Raises:
           EngineError: a missing sample cannot be had.
         """
         indices = range(request.first_sample, request.first_sample + request.num_samples)
-        keys = {i: request.key(i, self.engine.identity) for i in indices}
-        known = self._journal.get([key for key in keys.values() if key not in self._running])
+        keys = [request.key(i, self.engine.identity) for i in indices]
+        known = self._journal.get([key for key in keys if key not in self._running])
         if known:
             self._observe(stage, Usage(), len(known))
-        missing = [i for i, key in keys.items() if key not in known and key not in self._running]
-        waiting = {key: self._running[key] for key in keys.values() if key in self._running}
-        asked = [self._ask(stage, request, run, keys) for run in _consecutive(missing)]
-        for part in await asyncio.gather(*asked):
-            known |= part
-        for key, future in waiting.items():
-            known[key] = await asyncio.shield(future)
-        return tuple(known[key] for key in keys.values())
+        missing = [i for i, key in zip(indices, keys, strict=True) if key not in known and key not in self._running]
+        for run in _consecutive(missing):
+            self._ask(stage, request, run, keys[run.start - indices.start : run.stop - indices.start])
+        # No await so far: nobody else can have asked for the same meanwhile.
+        for task in dict.fromkeys(self._running[key] for key in keys if key not in known):
+            known |= await asyncio.shield(task)
+        return tuple(known[key] for key in keys)
 
-    def _ask(
-        self, stage: str, request: Request, run: range, keys: dict[int, str]
-    ) -> Coroutine[None, None, dict[str, Sample]]:
-        # The keys are taken before the first await, so that no other task can ask for them meanwhile.
-        futures = {keys[i]: asyncio.get_running_loop().create_future() for i in run}
-        self._running |= futures
-        return self._answer(stage, request, run, futures)
+    def _ask(self, stage: str, request: Request, run: range, keys: Sequence[str]) -> None:
+        part = msgspec.structs.replace(request, num_samples=len(run), first_sample=run.start)
+        task = asyncio.create_task(self._answer(stage, part, keys))
+        task.add_done_callback(functools.partial(self._forget, keys))
+        self._running |= dict.fromkeys(keys, task)
 
-    async def _answer(
-        self, stage: str, request: Request, run: range, futures: dict[str, asyncio.Future[Sample]]
-    ) -> dict[str, Sample]:
-        try:
-            part = msgspec.structs.replace(request, num_samples=len(run), first_sample=run.start)
-            reply = await self.engine.complete(part)
-            samples = dict(zip(futures, reply.samples, strict=True))
-            # A refused prompt is no answer: it is asked again next time.
-            answered = {key: sample for key, sample in samples.items() if not sample.error}
-            await self._journal.put(stage, answered, reply.usage)
-            self._observe(stage, reply.usage, 0)
-        except BaseException as error:
-            for future in futures.values():
-                future.set_exception(error)
-                future.exception()  # Nobody may be waiting for it: marks it as seen.
-            raise
-        else:
-            for key, future in futures.items():
-                future.set_result(samples[key])
-        finally:
-            for key in futures:
-                del self._running[key]
+    async def _answer(self, stage: str, request: Request, keys: Sequence[str]) -> dict[str, Sample]:
+        reply = await self.engine.complete(request)
+        samples = dict(zip(keys, reply.samples, strict=True))
+        # A refused prompt is no answer: it is asked again next time.
+        answered = {key: sample for key, sample in samples.items() if not sample.error}
+        await self._journal.put(stage, answered, reply.usage)
+        self._observe(stage, reply.usage, 0)
         return samples
+
+    def _forget(self, keys: Sequence[str], task: asyncio.Task[dict[str, Sample]]) -> None:
+        for key in keys:
+            del self._running[key]
+        if not task.cancelled():
+            task.exception()  # Nobody may be waiting for it any more: marks it as seen.
 
 
 def _consecutive(indices: Iterable[int]) -> list[range]:

@@ -31,16 +31,17 @@ class Limiter:
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
         """Holds one place; first come, first served."""
-        while self._taken >= self.allowed:
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
-            await turn
-        self._taken += 1
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        self._wake()
         try:
+            await turn
             yield
         finally:
-            self._taken -= 1
-            self._wake()
+            # Whoever is cancelled after the place was handed over, but before it could run, gives it back too.
+            if turn.done() and not turn.cancelled():
+                self._taken -= 1
+                self._wake()
 
     def succeeded(self) -> None:
         """One more place for every round of answers that came well."""
@@ -52,9 +53,9 @@ class Limiter:
         self._allowed = max(1.0, self._allowed / 2)
 
     def _wake(self) -> None:
-        free = self.allowed - self._taken
-        while free > 0 and self._waiting:
+        """Hands free places over: they count as taken at once, so that nobody who comes later takes them."""
+        while self._waiting and self._taken < self.allowed:
             turn = self._waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
-                free -= 1
+                self._taken += 1

@@ -34,11 +34,11 @@ class LlamaCpp(Record, tag_field="kind", tag="llama_cpp"):
     """Of a server that runs already; empty starts one in process."""
     num_threads: int = 0
     """0 takes every core."""
-    slots: int = 16
+    slots: int = 8
     """Sequences decoded together."""
-    context_tokens: int = 1024
+    context_tokens: int = 1536
     """Context of one sequence."""
-    limits: Limits = Limits(max_in_flight=8)
+    limits: Limits = Limits(max_in_flight=4)
 
     @property
     def label(self) -> str:
@@ -64,6 +64,11 @@ class Server(Record, tag_field="kind", tag="openai"):
         for url in self.urls:
             if not url.startswith(("http://", "https://")):
                 raise ValueError(f"url must start with http:// or https://, got {url!r}")
+        if type(self) is Server and self.style == "raw":
+            raise ValueError(
+                "style=raw cannot hold critics to JSON at a server of unknown kind; set engine.style=chat, "
+                "or say which kind it is with engine=vllm or engine=sglang"
+            )
 
     @property
     def urls(self) -> tuple[str, ...]:

@@ -145,10 +145,12 @@ class TestCritics:
     def test_every_error_unit_must_speak_of_a_wrong_step(self) -> None:
         true = Unit(step=1, quote="", kind="error", flaw="22 * 3 is 66, not 68.")
         follow_up = Unit(step=2, quote="", kind="error", flaw="66 - 4 is 62, not 64.")
+        denied = Unit(step=1, quote="", kind="error", flaw="22 * 3 is not 66.")
         invented = Unit(step=0, quote="", kind="error", flaw="17 + 5 looks odd.")
         steps = solution_steps(WRONG)
         assert is_right_critique(QUESTION, steps, "incorrect", 1, (true, follow_up))
         assert not is_right_critique(QUESTION, steps, "incorrect", 1, (true, invented))
+        assert not is_right_critique(QUESTION, steps, "incorrect", 1, (true, denied))
         assert not is_right_critique(QUESTION, steps, "correct", 1, (true,))
         assert not is_right_critique(QUESTION, steps, "incorrect", 2, (true, follow_up))
         assert not is_right_critique(QUESTION, solution_steps(RIGHT), "correct", None, (invented,))
@@ -282,6 +284,8 @@ class TestPrompts:
         other = "Start with 30. Add 9. What is the result?"
         prompt = parse_prompt("Examples.\n\n" + example + solve_prompt(other, "Step 1: 30 + 9 = 39\n"))
         assert (prompt.task, prompt.question, prompt.prefix) == ("solve", other, "Step 1: 30 + 9 = 39\n")
+        before = "Examples.\n" + refine_prompt(QUESTION, WRONG, "Fine.") + RIGHT + "\n"
+        assert parse_prompt(before + refine_prompt(QUESTION, WRONG, None)).critique is None
 
     def test_a_critique_prompt_with_every_section(self) -> None:
         prompt = parse_prompt(

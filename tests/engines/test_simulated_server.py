@@ -181,6 +181,10 @@ class TestAccounts:
         assert cache.add("zzzzzzzzzzzzzzzz") == 0
         assert cache.add("aaaabbbb") == 0
 
+    def test_a_full_prefix_cache_keeps_beginnings_rather_than_ends(self) -> None:
+        cache = PrefixCache(block_chars=4, max_blocks=2)
+        assert [cache.add("aaaabbbbcccc") for _ in range(2)] == [0, 8]
+
     def test_a_slot_plan_by_hand(self) -> None:
         plan = SlotPlan(2, now=0)
         assert plan.take(0, [3, 1, 1]) == 3

@@ -13,6 +13,7 @@ from pipelines.engines.simulated.faults import FaultPlan, attempt_fault, prompt_
 from pipelines.engines.simulated.replies import cut, reply, simulated_length, tokenize
 from pipelines.engines.simulated.settings import SimulatedSettings, read_settings
 from pipelines.engines.simulated.world import (
+    error_rate,
     first_wrong_step,
     make_problem,
     parse_question,
@@ -52,6 +53,12 @@ class TestProblems:
         settings = SimulatedSettings(min_steps=2, max_steps=4)
         lengths = {len(parse_question(make_problem(0, i, settings).question).operations) for i in range(100)}
         assert lengths == {2, 3, 4}
+
+    def test_steps_of_a_problem_differ_in_their_error_rates(self) -> None:
+        chain = parse_question(make_problem(0, 0, WORLD).question)
+        rates = {error_rate(chain, done, WORLD) for done in range(len(chain.operations))}
+        assert len(rates) == len(chain.operations)
+        assert all(WORLD.error_low <= rate <= WORLD.error_high for rate in rates)
 
     def test_other_text_is_no_problem(self) -> None:
         with pytest.raises(ValueError, match=r"^expected 'Start with N\. .*got 'How many legs\?'$"):
@@ -114,6 +121,8 @@ class TestTruth:
         wrong = solution_steps(WRONG)
         assert success_rate(QUESTION, wrong[:2], settings) == pytest.approx(0.1)
         assert success_rate(QUESTION, wrong[:3], settings) == 0
+        back = "Step 4: wait, step 2 should give 66, so 66 - 4 = 62\n"
+        assert success_rate(QUESTION, (*wrong[:3], back), settings) == 1
         assert success_rate(QUESTION, ("Step 1: 17 + 5 = 20\n",), settings) == pytest.approx(0.1 * 0.8 + 0.9 * 0.1)
 
 
@@ -219,6 +228,12 @@ class TestReplies:
         prompt = solve_prompt(QUESTION)
         assert [reply(prompt, 2**31 + s, WORLD) for s in range(5)] == [reply(prompt, s, WORLD) for s in range(5)]
         assert len({reply(prompt, s, WORLD) for s in range(50)}) > 10
+
+    def test_other_prompts_of_the_same_problem_draw_for_themselves(self) -> None:
+        pairs = [
+            (reply(solve_prompt(QUESTION), s, WORLD), reply("x" + solve_prompt(QUESTION), s, WORLD)) for s in range(99)
+        ]
+        assert sum(one != other for one, other in pairs) > 20
 
     @given(st.text())
     def test_tokens_joined_are_the_text(self, text: str) -> None:

@@ -15,7 +15,6 @@ from pipelines.engines.simulated.faults import FaultPlan
 from pipelines.engines.simulated.prompts import PromptError, parse_prompt
 from pipelines.engines.simulated.replies import (
     CHARS_A_PROMPT_TOKEN,
-    NUM_SEEDS,
     Reply,
     cut,
     prompt_tokens,
@@ -112,7 +111,7 @@ class SimulatedServer:
         return _close(request)
 
     async def _answer(self, request: web.Request, wish: Wish) -> web.StreamResponse:
-        digest, seed = text_digest(wish.text), wish.seed % NUM_SEEDS
+        digest, seed = text_digest(wish.text), wish.seed
         fault = self._faults.next_fault(digest, seed)
         if fault is not None:
             self._stats.faults[fault] += 1

@@ -1,0 +1,217 @@
+import json
+
+import pytest
+
+from pipelines.engines.base import BadReply, Request, Sample, Sampling, Usage
+from pipelines.engines.dialects import Dialect, read_reply, word_request
+
+SCHEMA = '{"type":"object","properties":{"a":{"type":"integer"}},"required":["a"]}'
+SAMPLING = Sampling(max_tokens=64, temperature=0.8, top_p=0.95, stop=("\n\n", "Problem:"))
+
+
+def request(**fields) -> Request:
+    return Request(**{"prompt": "Q?\n", "sampling": SAMPLING, "seed": 11} | fields)
+
+
+def raw(kind: str = "vllm", **fields) -> Dialect:
+    return Dialect(kind=kind, style="raw", **fields)
+
+
+def chat(kind: str = "vllm") -> Dialect:
+    return Dialect(kind=kind, style="chat")
+
+
+def body(*choices: dict, **fields) -> bytes:
+    return json.dumps({"choices": list(choices), **fields}).encode()
+
+
+def test_each_style_has_its_route():
+    assert raw().path == "/v1/completions"
+    assert chat().path == "/v1/chat/completions"
+
+
+@pytest.mark.parametrize("kind", ["vllm", "sglang", "openai", "llama_cpp", "simulated"])
+def test_a_raw_request_puts_the_prefix_behind_the_prompt(kind):
+    wish = request(prefix="Step 1: 2", num_samples=4)
+    assert word_request(wish, raw(kind), "m-7b") == {
+        "model": "m-7b",
+        "n": 4,
+        "max_tokens": 64,
+        "temperature": 0.8,
+        "top_p": 0.95,
+        "seed": wish.sample_seed(0),
+        "stop": ["\n\n", "Problem:"],
+        "prompt": "Q?\nStep 1: 2",
+    }
+
+
+def test_a_chat_request_without_prefix_is_one_user_turn():
+    wish = request()
+    assert word_request(wish, chat(), "m-7b") == {
+        "model": "m-7b",
+        "n": 1,
+        "max_tokens": 64,
+        "temperature": 0.8,
+        "top_p": 0.95,
+        "seed": wish.sample_seed(0),
+        "stop": ["\n\n", "Problem:"],
+        "messages": [{"role": "user", "content": "Q?\n"}],
+    }
+
+
+def test_a_chat_request_with_a_prefix_goes_on_with_a_begun_assistant_turn():
+    worded = word_request(request(prefix="Step 1: 2"), chat(), "m")
+    assert worded["messages"] == [
+        {"role": "user", "content": "Q?\n"},
+        {"role": "assistant", "content": "Step 1: 2"},
+    ]
+    assert worded["continue_final_message"] is True
+    assert worded["add_generation_prompt"] is False
+
+
+def test_later_samples_are_asked_for_with_later_seeds():
+    first, later = request(num_samples=8), request(num_samples=3, first_sample=5)
+    assert word_request(later, raw(), "m")["seed"] == (word_request(first, raw(), "m")["seed"] + 5) % 2**31
+
+
+@pytest.mark.parametrize(
+    ("dialect", "constraint"),
+    [
+        (
+            chat("openai"),
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "reply", "schema": json.loads(SCHEMA)},
+                }
+            },
+        ),
+        (raw("vllm"), {"structured_outputs": {"json": json.loads(SCHEMA)}}),
+        (raw("simulated"), {"structured_outputs": {"json": json.loads(SCHEMA)}}),
+        (raw("sglang"), {"json_schema": SCHEMA}),
+    ],
+    ids=["chat", "vllm", "simulated", "sglang"],
+)
+def test_a_json_schema_is_worded_as_the_server_knows_it(dialect, constraint):
+    wish = request(json_schema=SCHEMA)
+    plain = word_request(request(), dialect, "m") | {"seed": wish.sample_seed(0)}
+    assert word_request(wish, dialect, "m") == plain | constraint
+
+
+def test_llama_cpp_is_given_a_grammar_made_of_the_schema():
+    pytest.importorskip("xllamacpp")
+    worded = word_request(request(json_schema=SCHEMA), raw("llama_cpp"), "m")
+    other = word_request(request(json_schema=SCHEMA.replace('"a"', '"b"')), raw("llama_cpp"), "m")
+    assert '"a"' in worded["grammar"]
+    assert other["grammar"] == worded["grammar"].replace('"a"', '"b"')
+
+
+def test_a_service_that_cannot_constrain_raw_text_is_named_with_the_remedy():
+    with pytest.raises(ValueError, match=r"^engine kind 'openai' cannot constrain raw text to JSON; set engine\.style"):
+        word_request(request(json_schema=SCHEMA), raw("openai"), "m")
+
+
+def test_a_raw_reply_is_read():
+    reply = read_reply(
+        body(
+            {"index": 0, "text": " a", "finish_reason": "stop"},
+            {"index": 1, "text": " b", "finish_reason": "length"},
+            usage={
+                "prompt_tokens": 20,
+                "completion_tokens": 7,
+                "prompt_tokens_details": {"cached_tokens": 16},
+                "total_tokens": 27,
+            },
+            id="cmpl-1",
+            object="text_completion",
+        ),
+        request(num_samples=2),
+        raw(),
+    )
+    assert reply.usage == Usage(requests=1, samples=2, prompt_tokens=20, cached_tokens=16, completion_tokens=7)
+    # Seven tokens over two samples: nobody says whose, so the first has the odd one.
+    assert reply.samples == (
+        Sample(text=" a", finish="stop", tokens=4),
+        Sample(text=" b", finish="length", tokens=3),
+    )
+
+
+def test_a_chat_reply_is_read():
+    reply = read_reply(
+        body({"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}),
+        request(),
+        chat("openai"),
+    )
+    assert reply.samples == (Sample(text="hi", finish="stop", tokens=0),)
+    assert reply.usage == Usage(requests=1, samples=1)
+
+
+def test_choices_out_of_order_are_put_in_order():
+    choices = [{"index": i, "text": f"t{i}"} for i in (2, 0, 3, 1)]
+    reply = read_reply(body(*choices), request(num_samples=4), raw())
+    assert [sample.text for sample in reply.samples] == ["t0", "t1", "t2", "t3"]
+
+
+def test_an_empty_text_is_a_text():
+    reply = read_reply(body({"text": "", "finish_reason": "stop"}), request(), raw())
+    assert reply.samples == (Sample(text="", finish="stop", tokens=0),)
+
+
+@pytest.mark.parametrize(("said", "finish"), [("length", "length"), ("stop", "stop"), (None, "stop"), ("eos", "stop")])
+def test_a_sample_is_cut_only_if_the_server_says_length(said, finish):
+    reply = read_reply(body({"text": "x", "finish_reason": said}), request(), raw())
+    assert reply.samples[0].finish == finish
+
+
+def test_tokens_of_a_server_that_counts_one_choice_are_multiplied():
+    choices = [{"index": i, "text": "t"} for i in range(3)]
+    usage = {"prompt_tokens": 9, "completion_tokens": 5}
+    reply = read_reply(body(*choices, usage=usage), request(num_samples=3), raw("llama_cpp", counts_one_choice=True))
+    assert reply.usage == Usage(requests=1, samples=3, prompt_tokens=9, completion_tokens=15)
+    assert [sample.tokens for sample in reply.samples] == [5, 5, 5]
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": 3}, {"prompt_tokens_details": None}])
+def test_usage_may_be_missing_in_part(usage):
+    fields = {} if usage is None else {"usage": usage}
+    reply = read_reply(body({"text": "x"}, **fields), request(), raw())
+    assert reply.usage.completion_tokens == 0
+    assert reply.usage.cached_tokens == 0
+
+
+def test_llama_cpps_chat_repeats_the_prefix_which_is_taken_off_once():
+    choice = {"message": {"content": "Step 1: 2Step 1: 2 + 3"}}
+    wish = request(prefix="Step 1: 2")
+    assert read_reply(body(choice), wish, chat("llama_cpp")).samples[0].text == "Step 1: 2 + 3"
+    assert read_reply(body(choice), wish, chat("vllm")).samples[0].text == "Step 1: 2Step 1: 2 + 3"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "expected a completion as JSON, got b''"),
+        (b"<html>502</html>", "expected a completion as JSON, got b'<html>502</html>'"),
+        (body({"text": "x"})[:-5], "expected a completion as JSON"),
+        (b'{"choices": [{"text": "\xff\xfe"}]}', "expected a completion as JSON"),
+        (b'{"error": "no"}', "expected a completion as JSON"),
+        (b"[]", "expected a completion as JSON"),
+        (b'{"choices": null}', "expected a completion as JSON"),
+        (body({"text": 3}), "expected a completion as JSON"),
+        (body(), "asked for 2 samples, got 0 choices"),
+        (body({"text": "x"}), "asked for 2 samples, got 1 choices"),
+        (body(*[{"text": "x"}] * 3), "asked for 2 samples, got 3 choices"),
+        (body({"text": "x"}, {"index": 1}), "choice 1 has neither text nor message content"),
+        (body({"text": "x"}, {"index": 1, "text": None}), "choice 1 has neither text nor message content"),
+        (body({"text": "x"}, {"index": 1, "message": {"content": None}}), "choice 1 has neither text nor message"),
+    ],
+)
+def test_what_is_no_completion_is_a_bad_reply(content, message):
+    with pytest.raises(BadReply) as caught:
+        read_reply(content, request(num_samples=2), raw())
+    assert str(caught.value).startswith(message)
+
+
+def test_a_bad_reply_quotes_no_more_than_the_beginning():
+    with pytest.raises(BadReply) as caught:
+        read_reply(b"x" * 1_000_000, request(), raw())
+    assert len(str(caught.value)) < 500

@@ -1,0 +1,449 @@
+import asyncio
+import contextlib
+import json
+import socket
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from aiohttp import web
+
+from pipelines.engines.base import BadReply, EngineUnavailable, Reply, Request, Sampling
+from pipelines.engines.dialects import Dialect
+from pipelines.engines.http import HttpEngine
+from pipelines.engines.settings import Limits
+from pipelines.engines.simulated import SimulatedSettings, make_problem, serving
+from schemas import digest
+
+SAMPLING = Sampling(max_tokens=64, temperature=1.0)
+QUICK = {"max_attempts": 4, "max_wait_secs": 0.02, "connect_timeout_secs": 2.0, "read_timeout_secs": 5.0}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def wish(prompt: str = "Q", num_samples: int = 1, **fields) -> Request:
+    return Request(**{"prompt": prompt, "sampling": SAMPLING, "num_samples": num_samples} | fields)
+
+
+def good(text: str = "hello", n: int = 1) -> web.Response:
+    choices = [{"index": i, "text": text, "finish_reason": "stop"} for i in range(n)]
+    return web.json_response({"choices": choices, "usage": {"prompt_tokens": 3, "completion_tokens": 2 * n}})
+
+
+class Script:
+    """Answers with each response in turn, then with good ones; remembers the requests."""
+
+    def __init__(self, *responses: Callable[[], web.Response]) -> None:
+        self.responses = list(responses)
+        self.bodies: list[dict] = []
+        self.headers: list[dict[str, str]] = []
+        self.times: list[float] = []
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        self.times.append(time.monotonic())
+        self.headers.append(dict(request.headers))
+        self.bodies.append(json.loads(await request.read()))
+        if self.responses:
+            return self.responses.pop(0)()
+        return good(n=self.bodies[-1]["n"])
+
+
+def status(code: int, text: str = "", **headers: str) -> Callable[[], web.Response]:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return lambda: web.Response(status=code, text=text, headers=named)
+
+
+def cut() -> web.Response:
+    return web.Response(body=b'{"choices": [{"index": 0, "te', content_type="application/json")
+
+
+def application(handler: Handler) -> web.Application:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return await handler(request)
+
+    app = web.Application()
+    app.router.add_post("/v1/completions", handle)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def listening(handler: Handler) -> AsyncIterator[str]:
+    runner = web.AppRunner(application(handler), handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@contextlib.asynccontextmanager
+async def client(*urls: str, style: str = "raw", key_env: str = "", **limits) -> AsyncIterator[HttpEngine]:
+    engine = HttpEngine(
+        urls=urls,
+        model="m-7b",
+        revision="r1",
+        dialect=Dialect(kind="vllm", style=style),
+        limits=Limits(**QUICK | limits),
+        key_env=key_env,
+    )
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+def ask(handler: Handler, *requests: Request, **options) -> list[Reply | BaseException]:
+    """The outcome of each request, all sent at once to one server."""
+
+    async def work():
+        async with listening(handler) as url, client(url, **options) as engine:
+            sent = (engine.complete(request) for request in requests)
+            return await asyncio.gather(*sent, return_exceptions=True)
+
+    return asyncio.run(work())
+
+
+def only(outcomes: list[Reply | BaseException]) -> Reply:
+    (reply,) = outcomes
+    assert isinstance(reply, Reply), reply
+    return reply
+
+
+def error_of(outcomes: list[Reply | BaseException]) -> BaseException:
+    (error,) = outcomes
+    assert isinstance(error, BaseException), error
+    return error
+
+
+def test_n_samples_are_one_request():
+    script = Script()
+    reply = only(ask(script, wish(num_samples=5, first_sample=3)))
+    assert [sample.text for sample in reply.samples] == ["hello"] * 5
+    assert reply.usage.requests == 1
+    assert len(script.bodies) == 1
+    assert script.bodies[0]["n"] == 5
+    assert script.bodies[0]["model"] == "m-7b"
+    assert script.bodies[0]["seed"] == wish().sample_seed(3)
+    assert script.headers[0]["Content-Type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        status(429),
+        status(429, Retry_After="0"),
+        status(429, Retry_After="Wed, 21 Oct 2065 07:28:00 GMT"),
+        status(429, Retry_After="²"),
+        status(500, "boom"),
+        status(502),
+        status(503),
+        cut,
+        lambda: web.Response(text="<html>"),
+        lambda: web.json_response({"choices": []}),
+        lambda: good(n=2),
+    ],
+    ids=["429", "429-0", "429-date", "429-odd", "500", "502", "503", "cut", "html", "empty", "wrong-n"],
+)
+def test_passing_trouble_is_tried_again(trouble):
+    script = Script(trouble, trouble)
+    reply = only(ask(script, wish()))
+    assert reply.samples[0].text == "hello"
+    assert len(script.bodies) == 3
+    assert script.bodies[0] == script.bodies[1] == script.bodies[2]
+
+
+def test_a_pause_is_as_long_as_the_server_asks():
+    # Without being asked it would be at most half a second the first time.
+    script = Script(status(429, Retry_After="0.8"))
+    only(ask(script, wish(), max_wait_secs=5.0))
+    assert 0.8 <= script.times[1] - script.times[0] < 4
+
+
+def test_a_pause_is_as_short_as_the_server_asks():
+    # Four unasked pauses would take 0.25 + 0.5 + 1 + 2 s on average.
+    script = Script(*[status(503, Retry_After="0")] * 4)
+    only(ask(script, wish(), max_wait_secs=30.0, max_attempts=5))
+    assert script.times[4] - script.times[0] < 0.5
+
+
+def test_a_pause_is_never_longer_than_the_limit():
+    script = Script(status(429, Retry_After="3600"))
+    only(ask(script, wish(), max_wait_secs=0.05))
+    assert 0.05 <= script.times[1] - script.times[0] < 2
+
+
+@pytest.mark.parametrize(
+    ("trouble", "kind", "says"),
+    [
+        (status(500, "the GPU is gone"), EngineUnavailable, "HTTP 500: the GPU is gone"),
+        (status(429, "slow down"), EngineUnavailable, "HTTP 429: slow down"),
+        (cut, BadReply, 'expected a completion as JSON, got b\'{"choices": [{"index": 0, "te\''),
+    ],
+)
+def test_it_gives_up_after_max_attempts_and_says_which_request_and_how_often(trouble, kind, says):
+    script = Script(*[trouble] * 9)
+    error = error_of(ask(script, wish(), max_attempts=3))
+    assert type(error) is kind
+    assert says in str(error)
+    assert error.attempts == 3
+    assert error.request_digest == digest(wish())
+    assert len(script.bodies) == 3
+
+
+def test_a_refused_connection_is_tried_again_and_named():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+
+    async def work():
+        async with client(url, max_attempts=2) as engine:
+            return await engine.complete(wish())
+
+    with pytest.raises(EngineUnavailable, match=rf"^{url}: ClientConnectorError: ") as caught:
+        asyncio.run(work())
+    assert caught.value.attempts == 2
+
+
+def test_a_server_that_comes_back_is_asked_again():
+    async def work():
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        runner = web.AppRunner(application(Script()), shutdown_timeout=0.1)
+        await runner.setup()
+        async with client(f"http://127.0.0.1:{port}", max_attempts=200) as engine:
+            asked = asyncio.create_task(engine.complete(wish()))
+            await asyncio.sleep(0.15)
+            assert not asked.done()
+            await web.TCPSite(runner, "127.0.0.1", port).start()
+            reply = await asyncio.wait_for(asked, 5)
+        await runner.cleanup()
+        return reply
+
+    assert asyncio.run(work()).samples[0].text == "hello"
+
+
+def test_a_silent_server_is_given_up_after_the_read_timeout():
+    class Silent:
+        arrivals = 0
+
+        async def __call__(self, request: web.Request) -> web.Response:
+            self.arrivals += 1
+            await asyncio.sleep(30)
+            return good()
+
+    silent = Silent()
+    began = time.monotonic()
+    error = error_of(ask(silent, wish(), read_timeout_secs=0.1, max_attempts=2))
+    assert isinstance(error, EngineUnavailable)
+    assert "Timeout" in str(error)
+    assert (error.attempts, silent.arrivals) == (2, 2)
+    assert time.monotonic() - began < 5
+
+
+def test_a_connection_dropped_in_the_middle_of_an_answer_is_tried_again():
+    seen = Counter()
+
+    async def drops(request: web.Request) -> web.StreamResponse:
+        seen["arrivals"] += 1
+        if seen["arrivals"] > 1:
+            return good()
+        response = web.StreamResponse(headers={"Content-Length": "1000"})
+        await response.prepare(request)
+        await response.write(b'{"choices"')
+        request.transport.abort()
+        return response
+
+    assert only(ask(drops, wish())).samples[0].text == "hello"
+    assert seen["arrivals"] == 2
+
+
+@pytest.mark.parametrize("code", [400, 413, 422])
+def test_a_refused_prompt_gives_samples_that_say_so_without_another_try(code):
+    script = Script(*[status(code, "maximum context length is 1024 tokens")] * 5)
+    reply = only(ask(script, wish(num_samples=3)))
+    assert len(script.bodies) == 1
+    assert len(reply.samples) == 3
+    for sample in reply.samples:
+        assert (sample.text, sample.tokens) == ("", 0)
+        assert sample.error.endswith(f": HTTP {code}: maximum context length is 1024 tokens")
+    assert (reply.usage.requests, reply.usage.samples) == (1, 0)
+
+
+@pytest.mark.parametrize("code", [401, 403])
+def test_a_refused_key_stops_everything_and_is_not_repeated(monkeypatch, code):
+    monkeypatch.setenv("MY_KEY", "sk-canary-123")
+
+    async def echoes(request: web.Request) -> web.Response:
+        return web.Response(status=code, text=f"bad credentials: {request.headers['Authorization']}")
+
+    error = error_of(ask(echoes, wish(), key_env="MY_KEY"))
+    assert type(error) is PermissionError
+    assert str(error).endswith(
+        f": HTTP {code}: bad credentials: Bearer ***; give the right key in the environment variable MY_KEY"
+    )
+
+
+@pytest.mark.parametrize("code", [400, 500])
+def test_a_key_that_the_server_repeats_is_in_no_message(monkeypatch, code):
+    monkeypatch.setenv("MY_KEY", "sk-canary-123")
+
+    async def echoes(request: web.Request) -> web.Response:
+        return web.Response(status=code, text="x" * 290 + request.headers["Authorization"])
+
+    (outcome,) = ask(echoes, wish(), key_env="MY_KEY", max_attempts=1)
+    assert "x" * 290 in repr(outcome)
+    assert "sk-c" not in repr(outcome)
+
+
+def test_a_model_or_route_that_is_not_there_stops_everything():
+    error = error_of(ask(Script(status(404, "The model does not exist")), wish()))
+    assert type(error) is ValueError
+    assert str(error).endswith(
+        ": HTTP 404: The model does not exist; check engine.url, which is without /v1, and engine.model"
+    )
+
+
+def test_the_key_comes_from_the_environment_and_goes_into_the_header_alone(monkeypatch):
+    monkeypatch.setenv("MY_KEY", "sk-canary-123")
+    script = Script()
+    only(ask(script, wish(), key_env="MY_KEY"))
+    assert script.headers[0]["Authorization"] == "Bearer sk-canary-123"
+    assert "sk-canary" not in json.dumps(script.bodies)
+
+
+@pytest.mark.parametrize("key_env", ["", "NOT_SET_ANYWHERE"])
+def test_without_a_key_none_is_sent(monkeypatch, key_env):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-123")
+    script = Script()
+    only(ask(script, wish(), key_env=key_env))
+    assert "Authorization" not in script.headers[0]
+
+
+class Counting:
+    """Knows how many requests are inside at once."""
+
+    def __init__(self, pause: float = 0.01) -> None:
+        self.inside = self.peak = self.arrivals = 0
+        self.pause = pause
+        self.prompts: Counter[str] = Counter()
+
+    async def __call__(self, request: web.Request) -> web.Response:
+        self.inside += 1
+        self.arrivals += 1
+        self.peak = max(self.peak, self.inside)
+        try:
+            body = json.loads(await request.read())
+            self.prompts[body["prompt"].split("|")[0]] += 1
+            await asyncio.sleep(self.pause)
+            return good(n=body["n"])
+        finally:
+            self.inside -= 1
+
+
+def test_never_more_than_max_in_flight_and_all_places_are_used():
+    counting = Counting()
+    outcomes = ask(counting, *(wish(f"Q{i}") for i in range(60)), max_in_flight=7)
+    assert all(isinstance(outcome, Reply) for outcome in outcomes)
+    assert counting.arrivals == 60
+    assert counting.peak == 7
+
+
+def test_one_that_waits_for_its_next_attempt_holds_no_place():
+    script = Script(status(429, Retry_After="0.6"))
+
+    async def work():
+        async with listening(script) as url, client(url, max_in_flight=1, max_wait_secs=5.0) as engine:
+            first = asyncio.create_task(engine.complete(wish("A")))
+            while not script.bodies:  # noqa: ASYNC110 - the server has no event for it
+                await asyncio.sleep(0.005)
+            await asyncio.wait_for(engine.complete(wish("B")), 0.5)
+            assert not first.done()
+            assert engine.in_flight == 0
+            await first
+
+    asyncio.run(work())
+
+
+def test_requests_of_one_prompt_go_to_one_url_and_prompts_are_spread():
+    servers = [Counting(0) for _ in range(3)]
+
+    async def work():
+        async with contextlib.AsyncExitStack() as stack:
+            urls = [await stack.enter_async_context(listening(server)) for server in servers]
+            engine = await stack.enter_async_context(client(*urls))
+            requests = [wish(f"Q{i}|", prefix=f"Step {j}") for i in range(60) for j in range(3)]
+            await asyncio.gather(*(engine.complete(request) for request in requests))
+
+    asyncio.run(work())
+    homes = Counter(prompt for server in servers for prompt in server.prompts)
+    assert len(homes) == 60
+    assert set(homes.values()) == {1}
+    assert sum(server.arrivals for server in servers) == 180
+    # 20 prompts each on average, standard deviation 3.7.
+    assert all(5 <= len(server.prompts) <= 35 for server in servers)
+
+
+def test_the_limit_is_for_each_url():
+    servers = [Counting(0.05) for _ in range(2)]
+
+    async def work():
+        async with contextlib.AsyncExitStack() as stack:
+            urls = [await stack.enter_async_context(listening(server)) for server in servers]
+            engine = await stack.enter_async_context(client(*urls, max_in_flight=2))
+            await asyncio.gather(*(engine.complete(wish(f"Q{i}|")) for i in range(24)))
+
+    asyncio.run(work())
+    assert [server.peak for server in servers] == [2, 2]
+
+
+def test_complaints_reduce_what_is_in_flight():
+    class Complains(Counting):
+        """Takes four at a time and complains of every other one."""
+
+        async def __call__(self, request: web.Request) -> web.Response:
+            if self.inside >= 4:
+                return web.Response(status=429, headers={"Retry-After": "0.02"})
+            return await super().__call__(request)
+
+    complains = Complains(0.02)
+    outcomes = ask(complains, *(wish(f"Q{i}") for i in range(60)), max_in_flight=32, max_attempts=30)
+    assert all(isinstance(outcome, Reply) for outcome in outcomes)
+    assert complains.arrivals == 60
+
+
+def test_what_the_engine_is_is_in_its_identity():
+    async def work():
+        async with client("http://127.0.0.1:1") as raw, client("http://127.0.0.1:2", style="chat") as chat:
+            return raw.identity, chat.identity
+
+    assert asyncio.run(work()) == ("m-7b@r1/raw", "m-7b@r1/chat")
+
+
+FAULTS = {"fault_429": 0.1, "fault_429_bare": 0.1, "fault_500": 0.1, "fault_503": 0.1, "fault_cut": 0.1}
+OTHER_FAULTS = {"fault_short": 0.1, "fault_empty": 0.1, "fault_schema": 0.1, "fault_slow": 0.05, "fault_hang": 0.05}
+
+
+@pytest.mark.parametrize("faults", [FAULTS, OTHER_FAULTS], ids=["statuses", "bodies"])
+def test_answers_through_a_faulty_server_are_those_of_a_sound_one(faults):
+    world = SimulatedSettings(retry_after_seconds=0.01, slow_seconds=0.05, **faults)
+    prompts = [f"Problem:\n{make_problem(0, i, world).question}\n\nSolution:\n" for i in range(40)]
+
+    async def work(url: str):
+        engine = HttpEngine(
+            urls=(url,),
+            model="simulated",
+            revision="",
+            dialect=Dialect(kind="simulated", style="raw"),
+            limits=Limits(**QUICK | {"max_attempts": 40, "read_timeout_secs": 0.3}),
+        )
+        try:
+            replies = await asyncio.gather(*(engine.complete(wish(prompt, 4)) for prompt in prompts))
+            return [reply.samples for reply in replies]
+        finally:
+            await engine.close()
+
+    with serving(SimulatedSettings()) as sound, serving(world) as faulty:
+        assert asyncio.run(work(faulty)) == asyncio.run(work(sound))

