@@ -20,8 +20,8 @@ from pipelines.config import compose
 from pipelines.engines.simulated import is_right_critique
 from pipelines.run import Watcher, run
 from pipelines.shards import read_rows
-from schemas import Critique, Path as SolutionPath
-from schemas import PathAlone, PathPair, Record, Verified
+from schemas import Critique, PathAlone, PathPair, Record, Verified
+from schemas import Path as SolutionPath
 from schemas.arrow import from_row
 
 

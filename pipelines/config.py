@@ -18,6 +18,7 @@ from annotators.verification import VerifySettings
 from mcts.pairing import PairSettings
 from mcts.search import SearchSettings
 from pipelines.engines.settings import LlamaCpp, Scripted, Server, Sglang, Simulated, Vllm
+from pipelines.errors import UserError
 from pipelines.problems import FileProblems, GymProblems, HubProblems, SimulatedProblems
 from pipelines.settings import ActorSettings, PanelSettings, RunnerSettings, Settings, parse_settings
 from schemas import Record
@@ -78,7 +79,7 @@ def compose(overrides: Sequence[str]) -> Settings:
     """The settings that the shipped config and these Hydra overrides describe.
 
     Raises:
-      ValueError: one line that names the key, what is wrong with it and what would be right.
+      UserError: one line that names the key, what is wrong with it and what would be right.
     """
     return parse_settings(compose_plain(overrides))
 
@@ -87,7 +88,7 @@ def compose_plain(overrides: Sequence[str]) -> dict[str, Any]:
     """The same as plain nested values, before they are checked.
 
     Raises:
-      ValueError: see `compose`.
+      UserError: see `compose`.
     """
     _register()
     try:
@@ -95,10 +96,10 @@ def compose_plain(overrides: Sequence[str]) -> dict[str, Any]:
             config = hydra.compose("config", list(overrides))
         missing = sorted(OmegaConf.missing_keys(config))
         if missing:
-            raise ValueError(f"{missing[0]} is not set; give it as {missing[0]}=VALUE")
+            raise UserError(f"{missing[0]} is not set; give it as {missing[0]}=VALUE")
         plain = OmegaConf.to_container(config, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(_one_line(error)) from error
+        raise UserError(_one_line(error)) from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 

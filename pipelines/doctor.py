@@ -13,6 +13,7 @@ from rich.table import Table
 from pipelines.config import compose
 from pipelines.engines import Endpoint, EngineError, Request, Sampling, connect, serve
 from pipelines.engines.llama_cpp import ModelMissing, find_model
+from pipelines.errors import UserError
 from pipelines.settings import Settings
 from schemas import Record
 
@@ -58,7 +59,7 @@ def _installed() -> Iterator[Finding]:
 def _this_run(overrides: Sequence[str]) -> Iterator[Finding]:
     try:
         settings = compose(overrides)
-    except ValueError as error:
+    except UserError as error:
         yield Finding(what="run: settings", is_well=False, found=str(error))
         return
     yield Finding(what="run: settings", is_well=True, found=f"config digest {settings.config_digest()[:12]}")
@@ -71,7 +72,7 @@ def _problems(settings: Settings) -> Finding:
 
     try:
         check_problems(settings.problems)
-    except ValueError as error:
+    except UserError as error:
         return Finding(what="run: problems", is_well=False, found=str(error))
     return Finding(what="run: problems", is_well=True, found=type(settings.problems).__name__)
 
@@ -81,7 +82,7 @@ def _engine(settings: Settings) -> Finding:
     try:
         with serve(settings.engine) as endpoint:
             text = asyncio.run(_ask(endpoint))
-    except (ValueError, EngineError, ImportError, PermissionError) as error:
+    except (UserError, EngineError, ImportError) as error:
         return Finding(what="run: engine", is_well=False, found=str(error))
     return Finding(
         what="run: engine", is_well=True, found=f"{endpoint.kind} {endpoint.model} {endpoint.revision}: says {text!r}"

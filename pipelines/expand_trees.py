@@ -10,7 +10,7 @@ from mcts.answers import Check
 from mcts.base import Rollout
 from mcts.pairing import PairSettings
 from mcts.search import SearchSettings, expand_tree
-from pipelines.engines.base import Request
+from pipelines.engines.base import PromptRefused, Request
 from pipelines.settings import ActorSettings
 from pipelines.stage import FAILED, REJECTED, CallModels
 from pipelines.worker import Worker, WorkerSpec
@@ -46,6 +46,9 @@ class ExpandTrees(beam.PTransform):
                 seed=self.seed,
             )
             samples = await worker.model.sample(STAGE, request)
+            if not prefix and all(sample.error for sample in samples):
+                # Nobody can look at this problem: that is a failure, not a tree without right paths.
+                raise PromptRefused(samples[0].error, attempts=1)
             return [Rollout(text=sample.text, tokens=sample.tokens, error=sample.error) for sample in samples]
 
         async def verifier(solution: str) -> Check:

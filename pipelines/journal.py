@@ -15,13 +15,14 @@ from pathlib import Path
 import msgspec
 
 from pipelines.engines.base import Sample, Usage
+from pipelines.errors import UserError
 from schemas import Record
 
 VERSION = 1
 """Of the file's layout; raised with every change that an older version could not read."""
 
 
-class JournalError(ValueError):
+class JournalError(UserError):
     """The journal cannot be used; says which file and what to do."""
 
 

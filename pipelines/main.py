@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.markup import escape
 
+from pipelines.errors import UserError
+
 _EXAMPLES = """\
 settings are given as KEY=VALUE, groups of settings as GROUP=OPTION:
   wrongturn run                                        the default run: small sums, a small model, in ./out
@@ -33,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(stderr=True, highlight=False)
     try:
         return int(options.act(options))
-    except (ValueError, PermissionError) as error:
+    except UserError as error:
         console.print(f"[red]wrongturn: {escape(' '.join(str(error).split()))}[/red]", soft_wrap=True)
         return 2
     except KeyboardInterrupt:

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import msgspec
 
+from pipelines.errors import UserError
 from pipelines.shards import all_shards, file_digest, num_rows
 from schemas import Record
 from schemas.arrow import CONFIGS
@@ -17,7 +18,7 @@ _STATE = ".wrongturn"
 COMPLETED = "COMPLETED"
 
 
-class OutputError(ValueError):
+class OutputError(UserError):
     """The output folder cannot be used; says why and what to do."""
 
 

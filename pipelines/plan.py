@@ -59,7 +59,7 @@ def make_plan(settings: Settings, inputs: Inputs) -> Plan:
     """The plan of a run over these inputs.
 
     Raises:
-      ValueError: a template is missing or has gaps that nothing fills; names the setting.
+      UserError: a template is missing or has gaps that nothing fills; names the setting.
     """
     panel = settings.panel
     critics = {

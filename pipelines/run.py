@@ -58,7 +58,7 @@ def read_inputs(settings: Settings) -> Inputs:
     """All problems of the source.
 
     Raises:
-      ValueError: the source cannot be read, or holds no problem.
+      UserError: the source cannot be read, or holds no problem.
     """
     check_problems(settings.problems)
     problems: list[Problem] = []
@@ -75,7 +75,7 @@ def run(settings: Settings, watcher: Watcher) -> Result:
     """Makes the dataset that `settings` describe.
 
     Raises:
-      ValueError: bad input, before any work; one line that names the setting and the remedy.
+      UserError: bad input, before any work; one line that names the setting and the remedy.
       JournalError: the journal cannot be used.
     """
     inputs = read_inputs(settings)

@@ -16,6 +16,7 @@ from mcts.pairing import PairSettings
 from mcts.search import SearchSettings
 from pipelines.engines.base import Sampling
 from pipelines.engines.settings import EngineSettings
+from pipelines.errors import UserError
 from pipelines.problems import ProblemSource
 from schemas import Record, digest
 
@@ -146,7 +147,7 @@ def parse_settings(plain: dict[str, Any]) -> Settings:
     """Settings from plain nested values.
 
     Raises:
-      ValueError: one line that names the key, what was expected and what came.
+      UserError: one line that names the key, what was expected and what came.
     """
     try:
         return msgspec.convert(plain, Settings, strict=True)
@@ -155,7 +156,7 @@ def parse_settings(plain: dict[str, Any]) -> Settings:
         key = where.rstrip("`").lstrip(".")
         if message.startswith("Invalid enum value"):
             message += f", expected one of {', '.join(_choices(key, plain))}"
-        raise ValueError(f"{key}: {message}" if key else message) from error
+        raise UserError(f"{key}: {message}" if key else message) from error
 
 
 def _choices(key: str, plain: Any) -> tuple[str, ...]:

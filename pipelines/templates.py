@@ -3,6 +3,7 @@
 from importlib import resources
 from pathlib import Path
 
+from pipelines.errors import UserError
 from schemas import Template
 
 _PACKAGES = ("pipelines.prompts", "annotators.prompts")
@@ -29,17 +30,17 @@ def load_template(name: str, *, key: str, gaps: frozenset[str]) -> Template:
       gaps: names that the stage will fill; the template may use these and no others.
 
     Raises:
-      ValueError: there is no such template, or it has a gap that nobody fills.
+      UserError: there is no such template, or it has a gap that nobody fills.
     """
     text = _read(name)
     if text is None:
-        raise ValueError(
+        raise UserError(
             f"{key}: no prompt template {name!r}; shipped ones are {', '.join(shipped_templates())}; "
             "a file of your own must end in .txt"
         )
     template = Template(name=name, text=text)
     if unknown := template.gaps - gaps:
-        raise ValueError(
+        raise UserError(
             f"{key}: template {name!r} has the gaps {sorted(unknown)}, which nothing fills here; "
             f"there are {sorted(gaps)}"
         )

@@ -59,7 +59,7 @@ def serve(settings: EngineSettings) -> Iterator[Endpoint]:
     """The endpoint of an engine, its server started here if it is one of ours, for as long as the context lasts.
 
     Raises:
-      ValueError: the engine cannot start; names the setting and the remedy.
+      UserError: the engine cannot start; names the setting and the remedy.
     """
     urls: tuple[str, ...]
     with ExitStack() as stack:

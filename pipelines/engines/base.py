@@ -119,6 +119,9 @@ class EngineError(Exception):
 class EngineUnavailable(EngineError):
     """Refused connections, timeouts, 429 and 5xx beyond the retries: the server's trouble, not the prompt's."""
 
+    retry_after: float | None = None
+    """Seconds that the server asked to wait before the next attempt; None where it named none."""
+
 
 class PromptRefused(EngineError):
     """The server will never answer this prompt, for example because it is too long."""

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import msgspec
 
 from pipelines.engines.base import BadReply, Reply, Request, Sample, Usage
+from pipelines.errors import UserError
 from schemas import Record
 
 
@@ -27,7 +28,7 @@ def word_request(request: Request, dialect: Dialect, model: str) -> dict[str, An
     """The JSON body of a request.
 
     Raises:
-      ValueError: the server cannot constrain raw text to a JSON Schema.
+      UserError: the server cannot constrain raw text to a JSON Schema.
     """
     sampling = request.sampling
     body: dict[str, Any] = {
@@ -65,7 +66,7 @@ def _constrain(json_schema: str, dialect: Dialect) -> dict[str, Any]:
             return {"structured_outputs": {"json": schema}}
         case "sglang":
             return {"json_schema": json_schema}
-    raise ValueError(f"engine kind {dialect.kind!r} cannot constrain raw text to JSON; set engine.style=chat")
+    raise UserError(f"engine kind {dialect.kind!r} cannot constrain raw text to JSON; set engine.style=chat")
 
 
 class _Message(msgspec.Struct):

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from typing import Any
 
 import aiohttp
 import msgspec
@@ -12,6 +11,7 @@ from pipelines.engines.base import BadReply, EngineUnavailable, PromptRefused, R
 from pipelines.engines.dialects import Dialect, read_reply, word_request
 from pipelines.engines.limiter import Limiter
 from pipelines.engines.settings import Limits
+from pipelines.errors import UserError
 from schemas import digest
 
 _RETRIED = (EngineUnavailable, BadReply)
@@ -28,7 +28,7 @@ class _Pause(tenacity.wait.wait_base):
 
     def __call__(self, retry_state: tenacity.RetryCallState) -> float:
         error = retry_state.outcome.exception() if retry_state.outcome else None
-        asked: float | None = getattr(error, "retry_after", None)
+        asked = error.retry_after if isinstance(error, EngineUnavailable) else None
         return self._jitter(retry_state) if asked is None else min(asked, self._longest)
 
 
@@ -67,7 +67,7 @@ class HttpEngine:
 
         Raises:
           EngineUnavailable, BadReply: still no usable reply after `max_attempts`.
-          PermissionError, ValueError: the server would refuse every request: wrong key, URL or model.
+          UserError: the server would refuse every request: wrong key, URL or model.
         """
         body = msgspec.json.encode(word_request(request, self._dialect, self.model))
         retrying = tenacity.AsyncRetrying(
@@ -125,7 +125,7 @@ class HttpEngine:
                 connector=aiohttp.TCPConnector(limit=0),
                 headers={"Content-Type": "application/json"} | key,
                 timeout=aiohttp.ClientTimeout(
-                    total=None,
+                    total=self._limits.total_timeout_secs,
                     sock_connect=self._limits.connect_timeout_secs,
                     sock_read=self._limits.read_timeout_secs,
                 ),
@@ -140,12 +140,10 @@ class HttpEngine:
         if status in _REFUSALS:
             return PromptRefused(said)
         if status in (401, 403):
-            return PermissionError(
-                f"{said}; give the right key in the environment variable {self._key_env or '(none)'}"
-            )
+            return UserError(f"{said}; give the right key in the environment variable {self._key_env or '(none)'}")
         if status == 404:
-            return ValueError(f"{said}; check engine.url, which is without /v1, and engine.model")
-        error: Any = EngineUnavailable(said)
+            return UserError(f"{said}; check engine.url, which is without /v1, and engine.model")
+        error = EngineUnavailable(said)
         if retry_after.replace(".", "", 1).isdecimal():
             error.retry_after = float(retry_after)
-        return error  # type: ignore[no-any-return]
+        return error

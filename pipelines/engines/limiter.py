@@ -17,6 +17,8 @@ class Limiter:
         self._allowed = float(most)
         self._taken = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._finished = 0
+        self._deaf_until = 0
 
     @property
     def allowed(self) -> int:
@@ -41,6 +43,7 @@ class Limiter:
             # Whoever is cancelled after the place was handed over, but before it could run, gives it back too.
             if turn.done() and not turn.cancelled():
                 self._taken -= 1
+                self._finished += 1
                 self._wake()
 
     def succeeded(self) -> None:
@@ -49,7 +52,13 @@ class Limiter:
         self._wake()
 
     def overloaded(self) -> None:
-        """Half the places: the server said that it is too much."""
+        """Half the places: the server said that it is too much.
+
+        Requests that were under way at that moment say the same thing again and are not heard: one decrease a round.
+        """
+        if self._finished < self._deaf_until:
+            return
+        self._deaf_until = self._finished + self._taken
         self._allowed = max(1.0, self._allowed / 2)
 
     def _wake(self) -> None:

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipelines.engines.settings import LlamaCpp
+from pipelines.errors import UserError
 
 
-class ModelMissing(ValueError):
+class ModelMissing(UserError):
     """There is no such model file or package here; says how to get one."""
 
 
@@ -54,7 +55,7 @@ def serving(settings: LlamaCpp) -> Iterator[str]:
     """
     import xllamacpp
 
-    threads = settings.num_threads or os.cpu_count() or 1
+    threads = settings.num_threads or max(1, (os.cpu_count() or 1) - 1)
     params = xllamacpp.CommonParams()
     params.model.path = str(find_model(settings.model_path))
     params.hostnames = ["127.0.0.1"]

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from pipelines.engines.base import Reply, Request, Sample, Usage
+from pipelines.errors import UserError
 
 Rule = Callable[[str, str, int], str]
 """From (prompt, prefix, seed) to the text of one sample."""
@@ -48,13 +49,13 @@ def load_rule(name: str) -> Rule:
     """The function that `module:function` names.
 
     Raises:
-      ValueError: there is no such function.
+      UserError: there is no such function.
     """
     module, _, function = name.partition(":")
     try:
         rule: Rule = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"engine.rule must name a function as module:function, got {name!r}: {error}") from error
+        raise UserError(f"engine.rule must name a function as module:function, got {name!r}: {error}") from error
     return rule
 
 

@@ -18,6 +18,8 @@ class Limits(Record):
     connect_timeout_secs: float = 10.0
     read_timeout_secs: float = 300.0
     """Longest silence of a server that has accepted a request."""
+    total_timeout_secs: float = 1800.0
+    """Longest time of one attempt, however busily the server answers."""
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
@@ -33,7 +35,8 @@ class LlamaCpp(Record, tag_field="kind", tag="llama_cpp"):
     url: str = ""
     """Of a server that runs already; empty starts one in process."""
     num_threads: int = 0
-    """0 takes every core."""
+    """0 takes all cores but one. llama.cpp's threads wait for each other busily: where something else needs one of
+    their cores, two threads on two cores are many times slower than one."""
     slots: int = 8
     """Sequences decoded together."""
     context_tokens: int = 1536

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
+from pipelines.errors import UserError
 from schemas import Image, Problem, Record, Rejection, digest
 
 Reason = Literal[
@@ -56,7 +57,7 @@ _ENCODER = msgspec.json.Encoder(decimal_format="number")
 _MEDIA_TYPES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
 
 
-class ProblemError(ValueError):
+class ProblemError(UserError):
     """The source as a whole cannot be used. One line: which setting, what was found, what to do."""
 
 

@@ -14,6 +14,7 @@ from pipelines.engines.dialects import Dialect
 from pipelines.engines.http import HttpEngine
 from pipelines.engines.settings import Limits
 from pipelines.engines.simulated import SimulatedSettings, make_problem, serving
+from pipelines.errors import UserError
 from schemas import digest
 
 SAMPLING = Sampling(max_tokens=64, temperature=1.0)
@@ -280,7 +281,7 @@ def test_a_refused_key_stops_everything_and_is_not_repeated(monkeypatch, code):
         return web.Response(status=code, text=f"bad credentials: {request.headers['Authorization']}")
 
     error = error_of(ask(echoes, wish(), key_env="MY_KEY"))
-    assert type(error) is PermissionError
+    assert type(error) is UserError
     assert str(error).endswith(
         f": HTTP {code}: bad credentials: Bearer ***; give the right key in the environment variable MY_KEY"
     )
@@ -300,7 +301,7 @@ def test_a_key_that_the_server_repeats_is_in_no_message(monkeypatch, code):
 
 def test_a_model_or_route_that_is_not_there_stops_everything():
     error = error_of(ask(Script(status(404, "The model does not exist")), wish()))
-    assert type(error) is ValueError
+    assert type(error) is UserError
     assert str(error).endswith(
         ": HTTP 404: The model does not exist; check engine.url, which is without /v1, and engine.model"
     )

@@ -160,3 +160,19 @@ def test_fewer_places_bind_those_who_come_later_and_more_places_wake_them():
         assert limiter.taken == 0
 
     run(work())
+
+
+def test_what_was_under_way_at_a_decrease_is_not_heard_again():
+    async def work():
+        limiter, gate = Limiter(64), asyncio.Event()
+        burst = [holder(limiter, str(i), [], gate) for i in range(64)]
+        await settle()
+        for _ in burst:  # All 64 come back with 429: one round, one decrease.
+            limiter.overloaded()
+        assert limiter.allowed == 32
+        gate.set()
+        await asyncio.gather(*burst)
+        limiter.overloaded()  # The round is over, so this is news.
+        assert limiter.allowed == 16
+
+    run(work())
