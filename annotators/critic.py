@@ -93,6 +93,11 @@ def layout(parts: dict[str, str]) -> str:
     return "\n\n".join(f"{heading}:\n{text.strip()}" for heading, text in parts.items())
 
 
+def is_asked(agent: Agent, path: Path) -> bool:
+    """Whether an agent has anything to say of a path: a contrastive one needs a right branch to compare with."""
+    return agent.view != "contrastive" or isinstance(path, PathPair)
+
+
 def critique_prompt(template: Template, agent: Agent, parts: dict[str, str]) -> str:
     """A critic's whole prompt. Templates have the gaps `{role}`, `{critic}` and `{sections}`."""
     return template.fill({"role": ROLES[agent.role], "critic": agent.name, "sections": layout(parts)})

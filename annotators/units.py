@@ -43,6 +43,7 @@ CRITIQUE_REJECTIONS = (
     "contradicts_itself",
     "cut_off",
     "prompt_refused",
+    "no_first_critique",
 )
 """Why a critic's output is no critique."""
 
@@ -266,11 +267,11 @@ def parse_judgement(text: str) -> Judgement:
 
 
 def render_unit(unit: Unit) -> str:
-    """One unit as a line of text."""
+    """One unit as a line of text, which no small model can take for a step of a solution."""
     if unit.kind == "praise":
-        return f"Step {unit.step + 1}: {unit.flaw}"
-    head = f'"{unit.quote}" is wrong.' if unit.quote else "This step is wrong."
-    return " ".join(filter(None, (f"Step {unit.step + 1}: {head}", unit.flaw, unit.fix)))
+        return f"Step {unit.step + 1} is right: {unit.flaw}"
+    head = f'Step {unit.step + 1} is wrong: "{unit.quote}".' if unit.quote else f"Step {unit.step + 1} is wrong."
+    return " ".join(filter(None, (head, unit.flaw, unit.fix)))
 
 
 def render_critique(units: Sequence[Unit], first_wrong_step: int | None) -> str:

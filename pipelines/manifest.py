@@ -75,7 +75,7 @@ def _ends(out: Path) -> defaultdict[str, _Ends]:
     return ends
 
 
-def keep_books(out: Path, *, num_read: int, num_problems: int, num_agents: int) -> Books:
+def keep_books(out: Path, *, num_read: int, num_problems: int, num_agents: int, num_contrastive: int) -> Books:
     """Counts what a run has written.
 
     What enters a stage is counted where it left the stage before, so that nothing can be lost between the two
@@ -86,6 +86,7 @@ def keep_books(out: Path, *, num_read: int, num_problems: int, num_agents: int) 
       num_read: rows that the source had, problems or not.
       num_problems: problems among them.
       num_agents: critics in the panel.
+      num_contrastive: those of them that are asked about pairs only.
     """
     ends = _ends(out)
     by_split = {
@@ -95,6 +96,7 @@ def keep_books(out: Path, *, num_read: int, num_problems: int, num_agents: int) 
     }
     rows = {config: sum(by_split[f"{config}/{split}"] for split in SPLITS) for config in CONFIGS}
     paths = rows["pairs"] + rows["alone"]
+    asked = paths * num_agents - rows["alone"] * num_contrastive
     paired = {row["tree_id"] for config in ("pairs", "alone") for row in read_rows(out, config, ["tree_id"])}
     candidates = sum(len(row["candidates"]) for row in read_rows(out, "panels", ["candidates"]))
     kept = sum(row["decision"] == "kept" for row in read_rows(out, "verified", ["decision"]))
@@ -102,7 +104,7 @@ def keep_books(out: Path, *, num_read: int, num_problems: int, num_agents: int) 
         ("ReadProblems", "rows", num_read, num_problems),
         ("ExpandTrees", "problems", num_problems, rows["trees"]),
         ("PairPaths", "trees", rows["trees"], len(paired)),
-        ("WriteCritiques", "critiques asked for", paths * num_agents, rows["critiques"]),
+        ("WriteCritiques", "critiques asked for", asked, rows["critiques"]),
         ("AggregateCritiques", "paths", paths, rows["panels"]),
         ("VerifyCritiques", "critiques", candidates, kept),
     )

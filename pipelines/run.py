@@ -131,11 +131,13 @@ def _fill_shard(plan: Plan, inputs: Inputs, spec: WorkerSpec, output: Output, in
 
 
 def _close_books(plan: Plan, inputs: Inputs, output: Output, journal: Path) -> Result:
+    agents = plan.settings.panel.agents
     books = keep_books(
         output.path,
         num_read=len(inputs.problems) + len(inputs.unread),
         num_problems=len(inputs.problems),
-        num_agents=len(plan.settings.panel.agents),
+        num_agents=len(agents),
+        num_contrastive=sum(agent.view == "contrastive" for agent in agents),
     )
     opened = Journal(journal)
     try:

@@ -7,7 +7,7 @@ from typing import Any
 
 import apache_beam as beam
 
-from annotators.critic import Agent, critique_prompt, sections, write_critique
+from annotators.critic import Agent, critique_prompt, is_asked, sections, write_critique
 from annotators.units import CritiqueError, critique_schema
 from pipelines.engines.base import EngineError, Request, Sampling
 from pipelines.settings import PanelSettings
@@ -36,12 +36,13 @@ class WriteCritiques(beam.PTransform):
 
     async def _criticise(self, worker: Worker, path: Path) -> Sequence[Record]:
         """First critiques side by side, then those agents that look at another's critique again."""
+        asked = [agent for agent in self.panel.agents if is_asked(agent, path)]
         results: dict[str, Critique | Rejection | Failure] = {}
         for second in (False, True):
-            agents = [agent for agent in self.panel.agents if bool(agent.second_look_at) == second]
+            agents = [agent for agent in asked if bool(agent.second_look_at) == second]
             written = await asyncio.gather(*(self._ask(worker, path, agent, results) for agent in agents))
             results |= {agent.name: result for agent, result in zip(agents, written, strict=True)}
-        ordered = [results[agent.name] for agent in self.panel.agents]
+        ordered = [results[agent.name] for agent in asked]
         critiques = tuple(result for result in ordered if isinstance(result, Critique))
         rest = [result for result in ordered if not isinstance(result, Critique)]
         return [Criticised(path=path, critiques=critiques), *rest]

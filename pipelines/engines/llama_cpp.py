@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +47,22 @@ def file_revision(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
+def idle_cores(seconds: float = 0.5) -> int:
+    """Cores that nothing else uses, 1 at least: what the kernel counts as idle over a moment, rounded."""
+    before = _cpu_times()
+    time.sleep(seconds)
+    spent = [now - then for now, then in zip(_cpu_times(), before, strict=True)]
+    num_cores = os.cpu_count() or 1
+    idle_share = (spent[3] + spent[4]) / sum(spent) if sum(spent) else 1.0
+    return max(1, round(num_cores * idle_share))
+
+
+def _cpu_times() -> list[int]:
+    """Jiffies of all cores together since boot: user, nice, system, idle, waiting for disks, .. (proc_stat(5))."""
+    first = Path("/proc/stat").read_text(encoding="ascii").partition("\n")[0]
+    return [int(field) for field in first.split()[1:]]
+
+
 @contextmanager
 def serving(settings: LlamaCpp) -> Iterator[str]:
     """A llama.cpp server on a free loopback port for as long as the context lasts; yields its base URL.
@@ -55,7 +72,7 @@ def serving(settings: LlamaCpp) -> Iterator[str]:
     """
     import xllamacpp
 
-    threads = settings.num_threads or max(1, (os.cpu_count() or 1) - 1)
+    threads = settings.num_threads or idle_cores()
     params = xllamacpp.CommonParams()
     params.model.path = str(find_model(settings.model_path))
     params.hostnames = ["127.0.0.1"]

@@ -35,13 +35,13 @@ class LlamaCpp(Record, tag_field="kind", tag="llama_cpp"):
     url: str = ""
     """Of a server that runs already; empty starts one in process."""
     num_threads: int = 0
-    """0 takes all cores but one. llama.cpp's threads wait for each other busily: where something else needs one of
-    their cores, two threads on two cores are many times slower than one."""
+    """0 takes the cores that are idle when the server starts. llama.cpp's threads wait for each other busily: where
+    something else needs one of their cores, two threads on two cores are many times slower than one."""
     slots: int = 8
     """Sequences decoded together."""
     context_tokens: int = 1536
     """Context of one sequence."""
-    limits: Limits = Limits(max_in_flight=4)
+    limits: Limits = Limits(max_in_flight=6)
 
     @property
     def label(self) -> str:

@@ -192,7 +192,7 @@ def test_sft_rows_teach_the_critique_from_problem_and_solution():
         Message(
             role="assistant",
             content=(
-                'Step 1: It holds.\nStep 2: "15 + 5 = 21" is wrong. The sum is less.\n'
+                'Step 1 is right: It holds.\nStep 2 is wrong: "15 + 5 = 21". The sum is less.\n'
                 "The first wrong step is step 2. The solution is incorrect."
             ),
         ),

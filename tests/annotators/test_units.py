@@ -475,11 +475,11 @@ def test_a_judgement_that_is_none_says_why(text, reason):
 @pytest.mark.parametrize(
     ("unit", "line"),
     [
-        (praise(0, "7 + 8 is 15."), "Step 1: 7 + 8 is 15."),
-        (error(1, "14 + 5 is 20."), "Step 2: This step is wrong. 14 + 5 is 20."),
-        (error(1, "It is more.", quote="14 + 5"), 'Step 2: "14 + 5" is wrong. It is more.'),
-        (error(0, "No.", quote="8", fix="Add again."), 'Step 1: "8" is wrong. No. Add again.'),
-        (error(0, "", fix="Add again."), "Step 1: This step is wrong. Add again."),
+        (praise(0, "7 + 8 is 15."), "Step 1 is right: 7 + 8 is 15."),
+        (error(1, "14 + 5 is 20."), "Step 2 is wrong. 14 + 5 is 20."),
+        (error(1, "It is more.", quote="14 + 5"), 'Step 2 is wrong: "14 + 5". It is more.'),
+        (error(0, "No.", quote="8", fix="Add again."), 'Step 1 is wrong: "8". No. Add again.'),
+        (error(0, "", fix="Add again."), "Step 1 is wrong. Add again."),
     ],
 )
 def test_a_unit_is_a_line(unit, line):
@@ -488,10 +488,10 @@ def test_a_unit_is_a_line(unit, line):
 
 def test_a_critique_reads_in_the_order_of_steps_and_ends_with_the_verdict():
     assert render_critique([error(1, "No."), praise(0, "Yes.")], 1) == (
-        "Step 1: Yes.\nStep 2: This step is wrong. No.\nThe first wrong step is step 2. The solution is incorrect."
+        "Step 1 is right: Yes.\nStep 2 is wrong. No.\nThe first wrong step is step 2. The solution is incorrect."
     )
     assert render_critique([praise(0, "Yes.")], None) == (
-        "Step 1: Yes.\nNo step is wrong. The solution is correct."
+        "Step 1 is right: Yes.\nNo step is wrong. The solution is correct."
     )
     assert render_critique([], None) == "No step is wrong. The solution is correct."
 

@@ -177,7 +177,7 @@ class TestCritics:
         ]
         for unit, right in units:
             prompt = (
-                f"Problem:\n{QUESTION}\n\nSolution:\n{WRONG}\nOther remarks:\nStep 1: fine\n\n"
+                f"Problem:\n{QUESTION}\n\nSolution:\n{WRONG}\nOther remarks:\nStep 1 is right: fine\n\n"
                 f"Remark:\n{render_unit(unit)}\n\nJudgement:\n"
             )
             kept = [msgspec.json.decode(reply(prompt, seed, settings))["decision"] == right for seed in range(1000)]
@@ -185,11 +185,11 @@ class TestCritics:
 
     def test_a_composed_critique_holds_the_most_named_error_and_praise_before_it(self) -> None:
         remarks = (
-            "(praise) Step 1: 17 + 5 is 22, as stated.\n"
-            'Step 2: "22 * 3 = 68" is wrong. 22 * 3 is 66, not 68. Redo the multiplication.\n'
-            'Step 2: "22 * 3 = 68" is wrong. 22 * 3 is not 68.\n'
-            'Step 3: "68 - 4 = 64" is wrong. 68 - 4 is 63, not 64.\n'
-            "(praise) Step 1: 17 + 5 is 22, as stated."
+            "Step 1 is right: 17 + 5 is 22, as stated.\n"
+            'Step 2 is wrong: "22 * 3 = 68". 22 * 3 is 66, not 68. Redo the multiplication.\n'
+            'Step 2 is wrong: "22 * 3 = 68". 22 * 3 is not 68.\n'
+            'Step 3 is wrong: "68 - 4 = 64". 68 - 4 is 63, not 64.\n'
+            "Step 1 is right: 17 + 5 is 22, as stated."
         )
         prompt = f"Problem:\n{QUESTION}\n\nSolution:\n{WRONG}\nRemarks:\n{remarks}\n\nComposed critique:\n"
         assert reply(prompt, 0, WORLD).splitlines() == [
@@ -211,7 +211,7 @@ RIGHT_CRITIQUE = render_critique(
     1,
 )
 PLACEBO = (
-    'Step 1: 40 - 7 is 33, as stated.\nStep 2: "33 + 5 = 39" is wrong. 33 + 5 is 38, not 39. Redo the addition.\n'
+    'Step 1 is right: 40 - 7 is 33, as stated.\nStep 2 is wrong: "33 + 5 = 39". 33 + 5 is 38, not 39. Redo the addition.\n'
     "The first wrong step is step 2. The solution is incorrect."
 )
 
@@ -290,7 +290,7 @@ class TestPrompts:
     def test_a_critique_prompt_with_every_section(self) -> None:
         prompt = parse_prompt(
             f"Be strict.\n\nProblem:\n{QUESTION}\n\nSolution:\n{WRONG}\nOther solution:\n{RIGHT}\nGold answer:\n62\n\n"
-            "First critique:\nStep 1: fine\n\nThe last reply was not usable:\nno JSON\n\n"
+            "First critique:\nStep 1 is right: fine\n\nThe last reply was not usable:\nno JSON\n\n"
             "Critic: second_look\n\nCritique:\n"
         )
         assert (prompt.task, prompt.agent, prompt.solution) == ("critique", "second_look", WRONG.strip("\n"))

@@ -335,19 +335,11 @@ def test_a_tree_of_given_paths_has_an_id_of_its_content():
     assert tree_id(("a b c d", "correct")) != tree_id(("a b", "correct"), ("c d", "correct"))
 
 
-# Each row of shared/data/README.md, in its order.
-PREFIXES = [0, 3, 1]
+# The table of shared/data/README.md: leaf paths, distinct, right, wrong, pairs by shared leading steps, prefixes.
 REAL = [
-    {
-        "leaves": 137,
-        "distinct": 55,
-        "right": 53,
-        "wrong": 2,
-        "prefixes": 0,
-        "shared": {0: 30, 4: 20, 5: 29, 6: 16, 7: 11},
-    },
-    {"leaves": 85, "distinct": 82, "right": 79, "wrong": 3, "shared": {0: 36, 1: 141, 2: 54, 3: 3}},
-    {"leaves": 20, "distinct": 19, "right": 17, "wrong": 2, "shared": {0: 4, 1: 4, 2: 24, 3: 1}},
+    (137, 55, 53, 2, {0: 30, 4: 20, 5: 29, 6: 16, 7: 11}, 0),
+    (85, 82, 79, 3, {0: 36, 1: 141, 2: 54, 3: 3}, 3),
+    (20, 19, 17, 2, {0: 4, 1: 4, 2: 24, 3: 1}, 1),
 ]
 
 
@@ -366,15 +358,15 @@ def leaf_paths(node, above=()):
 )
 def test_forks_of_real_trees_are_the_known_ones(shared_data, cut, which):
     record = json.loads((shared_data / "trees/math_aps_tree.jsonl").read_text().splitlines()[which])
-    expected = REAL[which]
+    leaves, distinct, right, wrong, shared, prefixes = REAL[which]
     paths = [
         (cut(text), end({1: "correct", 0: "incorrect"}[value])) for text, value in leaf_paths(record["reasoning_steps"])
     ]
-    assert len(paths) == expected["leaves"]
+    assert len(paths) == leaves
     tree = tree_from_paths(PROBLEM, paths, PROVENANCE)
     outcomes = collections.Counter(tree.nodes[i].outcome for i in tree.terminals())
-    assert outcomes == {"correct": expected["right"], "incorrect": expected["wrong"]}
-    assert outcomes.total() == expected["distinct"]
+    assert outcomes == {"correct": right, "incorrect": wrong}
+    assert outcomes.total() == distinct
     found = forks(tree)
-    assert collections.Counter(tree.nodes[fork].depth for fork, _, _ in found) == expected["shared"]
-    assert expected["right"] * expected["wrong"] - len(found) == PREFIXES[which]
+    assert collections.Counter(tree.nodes[fork].depth for fork, _, _ in found) == shared
+    assert right * wrong - len(found) == prefixes

@@ -112,6 +112,14 @@ def test_no_request_is_sent_once_the_tokens_are_spent(most):
         assert (tree.stopped == "budget") == (spent >= most)
 
 
+def test_the_last_token_of_the_budget_stops_the_search():
+    for most, calls in ((4, 1), (5, 2), (6, 3)):
+        policy, asked = scripted(BRANCHES, ["Answer: 8\n"])
+        tree = grow(policy, **SEARCH_ALONE, max_searches=2, parallel_searches=1, max_completion_tokens=most)
+        assert (len(asked), tree.completion_tokens) == (calls, most)
+        assert tree.stopped == ("budget" if calls < 3 else "searches")
+
+
 def test_tokens_are_overspent_at_most_by_what_is_in_flight():
     longest = 4 * (3 * STEPS + 2)
     for seed in SEEDS:
@@ -224,11 +232,65 @@ def test_puct_weighs_value_against_prior():
     assert asked == ["", "Step 1: b\n", "Step 1: b\nStep 2: bb\n", "Step 1: a\n"]
 
 
-def test_searches_in_flight_together_look_at_different_nodes():
-    for rule in ("uct", "puct"):
-        policy, asked = scripted(BRANCHES, ["Answer: 8\n"])
-        grow(policy, **SEARCH_ALONE, rule=rule, max_searches=3, parallel_searches=3)
-        assert len(set(asked)) == 4, rule
+# A search in flight counts as a visit of value 0: for uct b is visited then, for puct its score is sqrt(2)/4 with one
+# in flight and sqrt(3)/6 with two, against sqrt(2)/4 and sqrt(3)/4 for a.
+@pytest.mark.parametrize(
+    ("rule", "looked_at"),
+    [
+        ("uct", ["Step 1: b\n", "Step 1: a\n", "Step 1: c\n"]),
+        ("puct", ["Step 1: b\n", "Step 1: b\nStep 2: bb\n", "Step 1: a\n"]),
+    ],
+)
+def test_searches_in_flight_send_the_next_one_elsewhere(rule, looked_at):
+    policy, asked = scripted(BRANCHES, ["Answer: 8\n"])
+    grow(policy, **SEARCH_ALONE, rule=rule, exploration=1.0, max_searches=3, parallel_searches=3)
+    assert asked == ["", *looked_at]
+
+
+def answering(solutions, *, bad):
+    """(policy, prefixes): `solutions` from the root, then a right answer unless a word of `bad` is in the prefix."""
+    asked = []
+
+    async def policy(prefix, *, num_samples, first_sample):
+        asked.append(prefix)
+        answer = "Answer: 7\n" if any(word in prefix for word in bad) else "Answer: 8\n"
+        return [
+            Rollout(text=answer if prefix else solutions[(first_sample + i) % len(solutions)], tokens=1)
+            for i in range(num_samples)
+        ]
+
+    return policy, asked
+
+
+PROBE_ALONE = {"max_searches": 0, "max_confirm_rollouts": 0, "max_probe_rollouts": 30}
+FORKED = [
+    "Step 1: v\nStep 2: u\nAnswer: 7\n",
+    "Step 1: a\nStep 2: b\nStep 3: w1\nAnswer: 7\n",
+    "Step 1: a\nStep 2: b\nStep 3: w2\nAnswer: 7\n",
+    "Step 1: a\nStep 2: b\nStep 3: c\nAnswer: 8\n",
+]
+
+
+def test_the_wrong_path_that_parts_latest_from_a_right_one_is_probed_first():
+    policy, asked = answering(FORKED, bad=["v", "w"])
+    grow(policy, **PROBE_ALONE, max_located=1)
+    assert "Step 1: a\nStep 2: b\nStep 3: w1\n" in asked
+    assert all(FORKED[1].startswith(prefix) for prefix in asked)
+
+
+def test_every_fork_is_probed_before_any_twice():
+    policy, asked = answering(FORKED, bad=["v", "w"])
+    grow(policy, **PROBE_ALONE, max_located=2)
+    assert {"Step 1: v\n", "Step 1: a\nStep 2: b\nStep 3: w1\n"} <= set(asked)
+    assert not any("w2" in prefix for prefix in asked)
+
+
+def test_the_right_side_is_confirmed_that_forks_off_before_the_error():
+    lucky, steady = "Step 1: x\nStep 2: z\nAnswer: 8\n", "Step 1: a\nStep 2: b\nAnswer: 8\n"
+    policy, asked = answering(["Step 1: x\nStep 2: y\nAnswer: 7\n", lucky, steady], bad=["x"])
+    grow(policy, max_searches=0, pairing=PairSettings(max_alone=0))
+    assert {"Step 1: a\n", "Step 1: a\nStep 2: b\n"} <= set(asked)
+    assert "Step 1: x\nStep 2: z\n" not in asked
 
 
 def test_a_tree_without_an_inner_node_ends_the_search():

@@ -59,7 +59,7 @@ def a_run() -> dict[str, list[Record]]:
 
 def books_of(path: Path, records: dict[str, list[Record]]) -> Books:
     lay_out(path, records)
-    return keep_books(path, num_read=6, num_problems=5, num_agents=NUM_AGENTS)
+    return keep_books(path, num_read=6, num_problems=5, num_agents=NUM_AGENTS, num_contrastive=0)
 
 
 def numbers(books: Books) -> dict[str, tuple[int, int, int, int]]:
@@ -125,7 +125,7 @@ def test_a_lost_end_shows_too(tmp_path, table):
 
 def test_an_empty_run_is_balanced(tmp_path):
     lay_out(tmp_path, {})
-    books = keep_books(tmp_path, num_read=0, num_problems=0, num_agents=3)
+    books = keep_books(tmp_path, num_read=0, num_problems=0, num_agents=3, num_contrastive=1)
     assert all(stage.balanced and stage.entered == 0 for stage in books.stages)
     assert books.failure_share == 0.0
 

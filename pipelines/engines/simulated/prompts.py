@@ -32,8 +32,9 @@ _OTHERS = (
     "Remarks",
 )
 _BREAK = re.compile(rf"^(?:({'|'.join((*_TASKS, *_OTHERS))}):[ \t]*|Critic:[ \t]*(\S.*?)[ \t]*)(?:\n|\Z)", re.MULTILINE)
-_REMARK = re.compile(r"(?P<praise>\(praise\) )?\bStep (?P<step>\d+): ?(?P<said>.*)")
-_IS_WRONG = re.compile(r"(?:\"(?P<quote>.*?)\"|This step) is wrong\. ?")
+_REMARK = re.compile(
+    r"\bStep (?P<step>\d+) is (?:right:|(?P<wrong>wrong)(?:: \"(?P<quote>.*?)\")?\.) ?(?P<said>.*)"
+)
 _FIRST_WRONG = re.compile(r"first wrong step is step (\d+)", re.IGNORECASE)
 _NONE_WRONG = re.compile(r"no step is wrong|solution is correct", re.IGNORECASE)
 _NUMBER = r"(-?\d+(?:\.\d+|/[1-9]\d*)?)"
@@ -128,13 +129,12 @@ def read_remarks(text: str) -> tuple[Remark, ...]:
         found = _REMARK.search(line)
         if found is None or int(found["step"]) < 1:
             continue
-        wrong = None if found["praise"] else _IS_WRONG.match(found["said"])
         remarks.append(
             Remark(
                 step=int(found["step"]) - 1,
-                kind="error" if wrong else "praise",
-                quote=(wrong["quote"] or "") if wrong else "",
-                text=found["said"][wrong.end() if wrong else 0 :].strip(),
+                kind="error" if found["wrong"] else "praise",
+                quote=found["quote"] or "",
+                text=found["said"].strip(),
                 line=line.strip(),
             )
         )
