@@ -148,8 +148,7 @@ def test_gaps_in_a_question_or_step_stay_as_they_are(inserted):
     path = pair(asked, wrong=(f"Step 1: It is {inserted}.\n", "Answer: 2"))
     prompt = critique_prompt(GREEDY, Agent(name="anna"), sections(path, "blind"))
     assert prompt == (
-        f"{ROLES['stepwise']} Problem:\nWhat is {inserted}?\n\n"
-        f"Solution:\nStep 1: It is {inserted}.\nAnswer: 2 anna"
+        f"{ROLES['stepwise']} Problem:\nWhat is {inserted}?\n\nSolution:\nStep 1: It is {inserted}.\nAnswer: 2 anna"
     )
 
 

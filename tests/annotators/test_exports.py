@@ -125,9 +125,7 @@ def test_an_rl_row_is_the_solution_with_its_label():
     ],
 )
 def test_prm_labels_hold_up_to_the_first_wrong_step(first_error, labels):
-    path = pair(
-        prefix=("a\n",), wrong=("b\n", "c\n", "Answer: 1"), right=("d\n", "Answer: 2"), first_error=first_error
-    )
+    path = pair(prefix=("a\n",), wrong=("b\n", "c\n", "Answer: 1"), right=("d\n", "Answer: 2"), first_error=first_error)
     wrong, right = of(PrmRow, list(path_rows(path, CONTEXT)))
     assert wrong.completions == ("a", "b", "c", "Answer: 1")
     assert wrong.labels == labels
@@ -185,8 +183,7 @@ def test_sft_rows_teach_the_critique_from_problem_and_solution():
         Message(
             role="user",
             content=(
-                "Criticise.\nCalculate 7 + 8 + 5.\n"
-                "Step 1: 7 + 8 = 15\nStep 2: 15 + 5 = 21\nStep 3: hm\nAnswer: 21"
+                "Criticise.\nCalculate 7 + 8 + 5.\nStep 1: 7 + 8 = 15\nStep 2: 15 + 5 = 21\nStep 3: hm\nAnswer: 21"
             ),
         ),
         Message(

@@ -385,7 +385,20 @@ def test_an_unknown_error_type_is_another_and_praise_has_none_of_it():
         " " * 1_000_000 + "{}",
         '{"' + "\\" * 1_000_000 + "}",
     ],
-    ids=["arrays", "objects", "braces", "int", "severity", "nan", "key", "surrogates", "units", "1MB", "space", "backslashes"],
+    ids=[
+        "arrays",
+        "objects",
+        "braces",
+        "int",
+        "severity",
+        "nan",
+        "key",
+        "surrogates",
+        "units",
+        "1MB",
+        "space",
+        "backslashes",
+    ],
 )
 def test_hostile_json_costs_little_and_is_no_critique(parse, text):
     start = time.process_time()
