@@ -30,6 +30,7 @@ _NUMBER = re.compile(
 )
 _FRACTION = re.compile(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}")
 _STEP_NUMBERS = re.compile(r"\bstep \d+|\bsteps \d+(?:, \d+)*,? (?:and|or|to) \d+", re.IGNORECASE)
+_LINE_HEAD = re.compile(r"^step \d+(?: is (?:right|wrong))?[:.]\s*")
 _REFERENCE_TALK = re.compile(
     r"\b(?:reference|gold|ground[- ]truth|correct|right|other|another|given)\s+(?:final\s+)?(?:solution|answer)s?\b"
     r"|\bground[- ]truth\b|\bhints?\b|\banswer key\b",
@@ -136,7 +137,7 @@ def talks_of_reference(text: str) -> bool:
 
 def repeated_share(text: str) -> float:
     """Share of the lines that repeat an earlier one, 0..1."""
-    lines = [re.sub(r"^step \d+:\s*", "", line.strip().casefold()) for line in text.splitlines() if line.strip()]
+    lines = [_LINE_HEAD.sub("", line.strip().casefold()) for line in text.splitlines() if line.strip()]
     return 1 - len(set(lines)) / len(lines) if lines else 0.0
 
 

@@ -44,7 +44,7 @@ class _Stats(msgspec.Struct):
 
 
 def _world(*, is_quick: bool) -> SimulatedSettings:
-    """Answers of about two seconds (half a second for --quick), log-normal, so that the tail is the tail of real ones."""
+    """Answers of about two seconds (a third of one for --quick), log-normal: the tail is that of real ones."""
     return SimulatedSettings(slots=SLOTS, seconds_a_token=0.0015 if is_quick else 0.01, length_median=200.0)
 
 
@@ -73,9 +73,7 @@ def through_pipeline(name: str, url: str, overrides: Sequence[str]) -> Figure:
         began = time.monotonic()
         run(settings, Watcher())
     stats = asyncio.run(_stats(url))
-    return Figure(
-        name=name, utilisation=stats.utilisation, seconds=time.monotonic() - began, requests=stats.requests
-    )
+    return Figure(name=name, utilisation=stats.utilisation, seconds=time.monotonic() - began, requests=stats.requests)
 
 
 async def bare(url: str, num_problems: int, num_samples: int) -> Figure:

@@ -14,7 +14,7 @@ def interval(estimate: Estimate, level: float) -> tuple[float, float]:
     """Equal-tailed Jeffreys interval of the success rate, (low, high) within 0..1.
 
     Quantiles of Beta(correct + 1/2, wrong + 1/2), with low = 0 where nothing was right and high = 1 where
-    nothing was wrong (Brown, Cai and DasGupta 2001, Interval Estimation for a Binomial Proportion, sect. 4.1.1).
+    nothing was wrong (Brown, Cai and DasGupta 2001, Interval Estimation for a Binomial Proportion, sect. 3.1.3).
     Unscored outcomes do not enter.
     """
     right, wrong = estimate.correct, estimate.scored - estimate.correct

@@ -38,7 +38,7 @@ PAIR_REJECTIONS = (
     "right_path_does_not_hold",
     "gap_not_significant",
 )
-"""Why a tree gives no path, the first that applies to its most promising candidate, in the order of the tests."""
+"""Why a tree gives no path: of its candidate pairs' failed tests, the one that came last in this order."""
 
 
 class PairSettings(Record):
@@ -46,7 +46,8 @@ class PairSettings(Record):
 
     rule: PairRule = "deepest_fork"
     """`deepest_fork`: longest shared prefix first; `widest_gap`: largest difference of rates first; `every_fork`:
-    one pair a fork before a second one of any."""
+    clearest gap (smallest p-value) first, wherever its fork lies. All take a second pair of one fork only when every
+    other fork had its turn."""
     max_pairs: int = 2
     """Pairs a tree at most; spread over forks."""
     max_alone: int = 1
@@ -141,7 +142,9 @@ def prefix_estimates(tree: Tree, leaf: int) -> tuple[Estimate, ...]:
 
 def holds(estimates: Sequence[Estimate], settings: PairSettings) -> bool:
     """Whether a right path keeps its value: a right answer is not a right path (a step may be wrong by luck undone)."""
-    return all(side(estimate, settings.hold_above, settings.level) == "above" for estimate in estimates)
+    return bool(estimates) and all(
+        side(estimate, settings.hold_above, settings.level) == "above" for estimate in estimates
+    )
 
 
 class _Candidate(Record):

@@ -38,10 +38,11 @@ class SearchSettings(Record):
     """Searches in flight in one tree, under virtual loss. Part of what makes the tree."""
     level: float = 0.9
     """Level of every interval that decides something here."""
-    easy_above: float = 0.9
-    """A problem is easy where the interval of its rate lies above this: no wrong turn worth the rollouts."""
-    hopeless_below: float = 0.05
-    """A problem is hopeless where the interval of its rate lies below this."""
+    easy_above: float = 0.75
+    """A problem is easy where the interval of its rate lies above this: no wrong turn worth the rollouts. 8 right ones
+    of 8 give an interval of 0.79 to 1."""
+    hopeless_below: float = 0.22
+    """A problem is hopeless where the interval of its rate lies below this. None of 8 gives 0 to 0.21."""
     max_located: int = 2
     """Wrong paths a tree whose first error is looked for."""
     locate_confidence: float = 0.9
@@ -57,7 +58,7 @@ class SearchSettings(Record):
     max_rollouts: int = 128
     """Rollouts a tree at most, of all kinds; checked before each request."""
     max_completion_tokens: int = 100_000
-    """Sampled tokens a tree at most; checked before each request."""
+    """Sampled tokens after which no request is started; what is in flight then still comes."""
     change_point: ChangePoint = ChangePoint()
 
     def __post_init__(self) -> None:

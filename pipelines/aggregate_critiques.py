@@ -40,7 +40,9 @@ from schemas import (
 
 STAGE: Stage = "AggregateCritiques"
 
-FALLBACK_PLACEBO = "Step 1 is wrong. The work has to be looked at again.\nThe first wrong step is step 1. The solution is incorrect."
+FALLBACK_PLACEBO = (
+    "Step 1 is wrong. The work has to be looked at again.\nThe first wrong step is step 1. The solution is incorrect."
+)
 """Stands in where no other problem was criticised at all."""
 
 

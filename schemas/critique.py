@@ -140,7 +140,7 @@ class Empanelled(Record):
 
     @property
     def candidates(self) -> tuple[Critique, ...]:
-        """The critiques that go on to verification, the composed one first."""
+        """The critiques that go on to verification, in the order of `panel.candidates`."""
         composed = (self.panel.composed,) if self.panel.composed else ()
         known = {critique.id: critique for critique in (*composed, *self.critiques)}
         return tuple(known[critique_id] for critique_id in self.panel.candidates)

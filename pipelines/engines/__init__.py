@@ -67,7 +67,7 @@ def serve(settings: EngineSettings) -> Iterator[Endpoint]:
             case LlamaCpp():
                 path = llama_cpp.find_model(settings.model_path)
                 url = settings.url or stack.enter_context(llama_cpp.serving(settings))
-                dialect = Dialect(kind="llama_cpp", style="raw", counts_one_choice=True)
+                dialect = Dialect(kind="llama_cpp", style="raw", max_choices=settings.slots, counts_one_choice=True)
                 urls, model, revision = (url,), path.name, llama_cpp.file_revision(path)
             case Simulated():
                 url = settings.url or stack.enter_context(simulated.serving(settings.world))

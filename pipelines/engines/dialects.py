@@ -15,6 +15,8 @@ class Dialect(Record):
 
     kind: str
     style: Literal["chat", "raw"]
+    max_choices: int = 0
+    """Samples of one request at most; more are asked for in several. 0 for any number."""
     counts_one_choice: bool = False
     """Whether `usage.completion_tokens` counts one of n choices only."""
 

@@ -1,5 +1,6 @@
 """The HTTP client of every served model: aiohttp, bounded, retrying, spread over several URLs."""
 
+import asyncio
 import hashlib
 import os
 
@@ -63,12 +64,25 @@ class HttpEngine:
         return sum(endpoint.limiter.taken for endpoint in self._endpoints)
 
     async def complete(self, request: Request) -> Reply:
-        """See `Engine.complete`.
+        """See `Engine.complete`; in several requests where the server takes fewer samples at a time.
 
         Raises:
           EngineUnavailable, BadReply: still no usable reply after `max_attempts`.
           UserError: the server would refuse every request: wrong key, URL or model.
         """
+        most = self._dialect.max_choices or request.num_samples
+        end = request.first_sample + request.num_samples
+        parts = [
+            msgspec.structs.replace(request, first_sample=first, num_samples=min(most, end - first))
+            for first in range(request.first_sample, end, most)
+        ]
+        replies = await asyncio.gather(*map(self._complete, parts))
+        return Reply(
+            samples=tuple(sample for reply in replies for sample in reply.samples),
+            usage=sum((reply.usage for reply in replies), Usage()),
+        )
+
+    async def _complete(self, request: Request) -> Reply:
         body = msgspec.json.encode(word_request(request, self._dialect, self.model))
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(_RETRIED),

@@ -119,21 +119,18 @@ def test_the_order_of_critiques_changes_nothing_that_counts():
 
 
 def test_nothing_is_agreed_on_that_nobody_named():
-    """Distrust of all who voted on `short` moves the posterior to steps that they did not name, or that it lacks."""
-    items = []
-    for i in range(6):
-        other = (i + 1) % 3
-        items.append(criticised(located(f"p{i}", i % 3), anna=other, bert=other, cleo=other))
-    for i in range(6):
-        path = located(f"r{i}", 3)
-        items.append(criticised(path, anna=0, dora=i % 3, emil=3))
-    items.append(criticised(located("short", 0, num_steps=1), dora=None))
+    """Anna and the rollouts part on a path of one step; what the others make likely elsewhere is a step it lacks."""
+    items = [
+        criticised(located("p0", 1, num_steps=3), cleo=1),
+        criticised(located("p1", 2, num_steps=3), cleo=1, bert=0, anna=2),
+        criticised(located("p2", 0, num_steps=1), anna=None),
+    ]
     consensus = reach_consensus(items)
+    assert said(consensus["p0"]) == ("incorrect", 1)
     for item in items:
         named = {each.first_wrong_step for each in item.critiques} | {item.path.first_error}
         found = consensus[item.path.id]
         assert found.verdict == "tie" or found.first_wrong_step in named
-        assert 0 <= found.confidence <= 1
 
 
 def spoken(name: str, answer: str, *texts: str) -> Criticised:
@@ -275,7 +272,7 @@ def test_a_composed_critique_is_written_by_the_template():
         pair(), units, agreed(1, anna=0.9), provenance("m"), {"anna": "blind", "bert": "contrastive"}
     )
     assert composed.text == (
-        "Step 1: Yes.\nStep 2: This step is wrong. No.\nThe first wrong step is step 2. The solution is incorrect."
+        "Step 1 is right: Yes.\nStep 2 is wrong. No.\nThe first wrong step is step 2. The solution is incorrect."
     )
     assert (composed.agent, composed.parse_state, composed.view) == ("panel", "template", "contrastive")
     assert (composed.verdict, composed.first_wrong_step, composed.units) == ("incorrect", 1, units)
@@ -284,7 +281,7 @@ def test_a_composed_critique_is_written_by_the_template():
 
 def test_a_composed_critique_of_a_right_path_says_so():
     composed = compose_critique(alone(), (praise(0, "Yes."),), agreed(None), provenance(), {"anna": "blind"})
-    assert composed.text == "Step 1: Yes.\nNo step is wrong. The solution is correct."
+    assert composed.text == "Step 1 is right: Yes.\nNo step is wrong. The solution is correct."
     assert (composed.verdict, composed.first_wrong_step, composed.view) == ("correct", None, "blind")
 
 

@@ -209,7 +209,7 @@ def test_a_critique_says_who_wrote_it_of_what_and_with_which_view():
     assert (written.view, written.parse_state, written.provenance.model) == ("contrastive", "reasked", "m")
     assert (written.first_wrong_step, written.verdict) == (0, "incorrect")
     assert written.text == (
-        'Step 1: "7 + 8 = 14" is wrong. 7 + 8 is 15.\nThe first wrong step is step 1. The solution is incorrect.'
+        'Step 1 is wrong: "7 + 8 = 14". 7 + 8 is 15.\nThe first wrong step is step 1. The solution is incorrect.'
     )
 
 

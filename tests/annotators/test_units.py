@@ -511,6 +511,6 @@ def test_a_critique_reads_in_the_order_of_steps_and_ends_with_the_verdict():
 
 def test_units_on_one_step_keep_their_order():
     assert render_critique([error(0, "B."), error(0, "A.")], 0).splitlines()[:2] == [
-        "Step 1: This step is wrong. B.",
-        "Step 1: This step is wrong. A.",
+        "Step 1 is wrong. B.",
+        "Step 1 is wrong. A.",
     ]

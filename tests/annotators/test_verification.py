@@ -302,6 +302,9 @@ def test_talk_of_the_solution_itself_is_allowed(text):
         ("a\n\nA \n b\na", 0.5),
         ("Step 1: ok\nStep 2: ok\nStep 3: ok\nStep 4: ok", 0.75),
         ("Step 1: ok\nok", 0.5),
+        ("Step 1 is right: ok\nStep 2 is right: ok", 0.5),
+        ("Step 1 is wrong. No.\nStep 2 is wrong. No.", 0.5),
+        ("Step 1 is right: 7\nStep 2 is wrong: 8", 0),
         ("Step 1: 7\nStep 2: 8", 0),
     ],
 )
@@ -309,7 +312,7 @@ def test_the_share_of_repeated_lines(text, share):
     assert repeated_share(text) == pytest.approx(share)
 
 
-GOOD = "Step 1: This step is wrong. 7 and 8 make more.\nThe first wrong step is step 1. The solution is incorrect."
+GOOD = "Step 1 is wrong. 7 and 8 make more.\nThe first wrong step is step 1. The solution is incorrect."
 
 
 def reasons(path=None, *, wrong: int | None = 0, text: str = GOOD, **chosen) -> tuple[str, ...]:

@@ -80,12 +80,14 @@ async def listening(handler: Handler) -> AsyncIterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def client(*urls: str, style: str = "raw", key_env: str = "", **limits) -> AsyncIterator[HttpEngine]:
+async def client(
+    *urls: str, style: str = "raw", key_env: str = "", max_choices: int = 0, **limits
+) -> AsyncIterator[HttpEngine]:
     engine = HttpEngine(
         urls=urls,
         model="m-7b",
         revision="r1",
-        dialect=Dialect(kind="vllm", style=style),
+        dialect=Dialect(kind="vllm", style=style, max_choices=max_choices),
         limits=Limits(**QUICK | limits),
         key_env=key_env,
     )
@@ -448,3 +450,19 @@ def test_answers_through_a_faulty_server_are_those_of_a_sound_one(faults):
 
     with serving(SimulatedSettings()) as sound, serving(world) as faulty:
         assert asyncio.run(work(faulty)) == asyncio.run(work(sound))
+
+
+def test_more_samples_than_a_server_takes_at_once_come_in_several_requests_with_their_own_seeds():
+    asked = []
+
+    async def counts(request: web.Request) -> web.Response:
+        body = await request.json()
+        asked.append((body["seed"], body["n"]))
+        return good(str(body["seed"]), body["n"])
+
+    whole = wish(num_samples=7, first_sample=3)
+    reply = only(ask(counts, whole, max_choices=3))
+    first = whole.sample_seed(3)
+    assert sorted(asked) == [(first, 3), (first + 3, 3), (first + 6, 1)]
+    assert [sample.text for sample in reply.samples] == [str(first)] * 3 + [str(first + 3)] * 3 + [str(first + 6)]
+    assert (reply.usage.requests, reply.usage.samples) == (3, 7)

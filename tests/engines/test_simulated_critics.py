@@ -211,7 +211,8 @@ RIGHT_CRITIQUE = render_critique(
     1,
 )
 PLACEBO = (
-    'Step 1 is right: 40 - 7 is 33, as stated.\nStep 2 is wrong: "33 + 5 = 39". 33 + 5 is 38, not 39. Redo the addition.\n'
+    "Step 1 is right: 40 - 7 is 33, as stated.\n"
+    'Step 2 is wrong: "33 + 5 = 39". 33 + 5 is 38, not 39. Redo the addition.\n'
     "The first wrong step is step 2. The solution is incorrect."
 )
 

@@ -159,7 +159,7 @@ BAD = [
     ("search=default search.max_rollouts=4", "search: max_rollouts=4 does not even pay for root_rollouts=8"),
     (
         "search=default search.hopeless_below=0.95",
-        "search: need 0 <= hopeless_below < easy_above <= 1, got 0.95 and 0.9",
+        "search: need 0 <= hopeless_below < easy_above <= 1, got 0.95 and 0.75",
     ),
     ("panel.agents=[]", "panel: agents is empty; name at least one critic"),
     ("panel.agents=[{name:a},{name:a}]", "panel: agents need distinct names other than 'panel', got ['a', 'a']"),

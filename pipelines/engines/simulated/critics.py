@@ -185,7 +185,9 @@ def judge_remark(prompt: Prompt, draws: random.Random, settings: SimulatedSettin
     """
     remarks = read_remarks(prompt.remark)
     if not remarks:
-        raise PromptError(f"expected a remark such as 'Step 2 is wrong. ...' or 'Step 2 is right: ...', got {prompt.remark!r}")
+        raise PromptError(
+            f"expected a remark such as 'Step 2 is wrong. ...' or 'Step 2 is right: ...', got {prompt.remark!r}"
+        )
     remark = remarks[0]
     unit = Unit(step=remark.step, quote=remark.quote, kind=remark.kind, flaw=remark.text)
     try:

@@ -32,9 +32,7 @@ _OTHERS = (
     "Remarks",
 )
 _BREAK = re.compile(rf"^(?:({'|'.join((*_TASKS, *_OTHERS))}):[ \t]*|Critic:[ \t]*(\S.*?)[ \t]*)(?:\n|\Z)", re.MULTILINE)
-_REMARK = re.compile(
-    r"\bStep (?P<step>\d+) is (?:right:|(?P<wrong>wrong)(?:: \"(?P<quote>.*?)\")?\.) ?(?P<said>.*)"
-)
+_REMARK = re.compile(r"\bStep (?P<step>\d+) is (?:right:|(?P<wrong>wrong)(?:: \"(?P<quote>.*?)\")?\.) ?(?P<said>.*)")
 _FIRST_WRONG = re.compile(r"first wrong step is step (\d+)", re.IGNORECASE)
 _NONE_WRONG = re.compile(r"no step is wrong|solution is correct", re.IGNORECASE)
 _NUMBER = r"(-?\d+(?:\.\d+|/[1-9]\d*)?)"
