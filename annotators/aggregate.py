@@ -6,6 +6,7 @@ from typing import Literal
 import pandas as pd
 from crowdkit.aggregation import OneCoinDawidSkene
 
+from annotators.critic import VIEWS
 from annotators.units import Judgement, render_critique
 from schemas import (
     AgentVote,
@@ -172,7 +173,7 @@ def compose_critique(
 ) -> Critique:
     """One critique made of surviving units by the deterministic template."""
     step = consensus.first_wrong_step
-    widest = max(views.values(), key=("blind", "contrastive", "reference").index)
+    widest = max(views.values(), key=VIEWS.index)
     return Critique(
         id=digest("composed", path.id, units, step),
         path_id=path.id,

@@ -20,7 +20,7 @@ ROLES: dict[str, str] = {
 }
 """What each role is told."""
 
-_VIEWS = get_args(View)
+VIEWS = get_args(View)
 """From the narrowest to the widest."""
 
 
@@ -69,7 +69,7 @@ def sections(path: Path, view: View, *, first_critique: Critique | None = None, 
     Raises:
       ValueError: `first_critique` is by a critic that was shown more than this view allows.
     """
-    if first_critique is not None and _VIEWS.index(first_critique.view) > _VIEWS.index(view):
+    if first_critique is not None and VIEWS.index(first_critique.view) > VIEWS.index(view):
         raise ValueError(
             f"a {view} critic may not see the critique of {first_critique.agent!r}, which was shown more "
             f"({first_critique.view}); give it the view {first_critique.view}"

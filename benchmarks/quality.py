@@ -108,7 +108,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         settings = compose(
             [
-                *("problems=simulated", "engine=simulated", "actor=plain", "panel=blind"),
+                *(
+                    "problems=simulated",
+                    "engine=simulated",
+                    "actor=plain",
+                    "panel=blind",
+                    "search=default",
+                    "pairing=default",
+                    "verify=default",
+                ),
                 f"problems.num_problems={40 if options.quick else 200}",
                 "engine.world.leak_rate=0.2",
                 *options.overrides,

@@ -64,7 +64,15 @@ def through_pipeline(name: str, url: str, overrides: Sequence[str]) -> Figure:
     with tempfile.TemporaryDirectory() as folder:
         settings = compose(
             [
-                *("problems=simulated", "engine=simulated", "actor=plain", "panel=blind", "search=default"),
+                *(
+                    "problems=simulated",
+                    "engine=simulated",
+                    "actor=plain",
+                    "panel=blind",
+                    "search=default",
+                    "pairing=default",
+                    "verify=default",
+                ),
                 f"engine.url={url}",
                 *("search.max_located=0", "search.easy_above=1", "search.hopeless_below=0", *_NO_CRITICS, *overrides),
                 f"out={Path(folder) / 'out'}",

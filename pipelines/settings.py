@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from annotators.aggregate import Candidates, Style
-from annotators.critic import Agent
+from annotators.critic import VIEWS, Agent
 from annotators.exports import ExportSettings
 from annotators.verification import VerifySettings
 from mcts.pairing import PairSettings
@@ -76,6 +76,12 @@ class PanelSettings(Record):
             if agent.second_look_at and agent.second_look_at not in names[:i]:
                 raise ValueError(
                     f"agent {agent.name!r} looks again at {agent.second_look_at!r}, which must stand before it"
+                )
+            first = next((other for other in self.agents if other.name == agent.second_look_at), agent)
+            if VIEWS.index(first.view) > VIEWS.index(agent.view):
+                raise ValueError(
+                    f"agent {agent.name!r} with view {agent.view} looks again at {first.name!r}, who sees more "
+                    f"({first.view}); give both the same view"
                 )
         if not 1 <= self.quorum <= len(names):
             raise ValueError(f"quorum must lie in 1..{len(names)} (the number of agents), got {self.quorum}")

