@@ -22,7 +22,8 @@ def show(console: Console, out: str, wanted: str = "") -> None:
     Args:
       console: where to print.
       out: a run's folder.
-      wanted: id of a tree or of its problem; empty takes the tree of the critique shown.
+      wanted: id of a tree or of its problem; empty takes that of the critique shown if it has a wrong turn, else one
+        that has.
 
     Raises:
       OutputError: the folder holds no run, or no such tree.
@@ -33,7 +34,8 @@ def show(console: Console, out: str, wanted: str = "") -> None:
     verified = _furthest(path)
     if verified:
         _print_critique(console, verified)
-    pair = pairs.get(verified.critique.path_id) if verified else next(iter(pairs.values()), None)
+    first = next(iter(pairs.values()), None)
+    pair = pairs.get(verified.critique.path_id, first) if verified else first
     tree = _find_tree(path, wanted or (pair["tree_id"] if pair else ""))
     marked = {row["tree_id"]: from_row(row, PathPair) for row in pairs.values()}
     if tree:
