@@ -18,11 +18,10 @@ from schemas.arrow import CONFIGS
 
 _REFRESH_SECS = 0.5
 _LINE_SECS = 10.0
-_EXPORTS = ("sft", "critique_dpo", "step_dpo", "prm", "refine", "rl")
 
 
 class Display(Watcher):
-    """Shows problems, calls, tokens a second, kept rows and the time left: live in a terminal, else a line at times."""
+    """Shows problems, calls, tokens a second, kept critiques, time left: live in a terminal, else a line at times."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -87,12 +86,12 @@ class Display(Watcher):
         paid, before = now.paid, start.paid
         tokens = paid.completion_tokens - before.completion_tokens
         left = f"{seconds * (1 - share) / share:.0f} s left" if share > 0.02 else "time left unknown"
-        rows = sum(done.get(f"WriteShards/{config}", 0) for config in _EXPORTS)
+        kept = done.get("VerifyCritiques/critiques kept", 0)
         return (
             f"{done.get('ExpandTrees/kept', 0)}/{self._num_problems} problems, "
             f"{done.get('WriteCritiques/kept', 0)} paths criticised, {done.get('VerifyCritiques/kept', 0)} verified, "
             f"{paid.requests - before.requests} calls, {now.replayed - start.replayed} samples from the journal, "
-            f"{tokens / max(seconds, 1e-9):.0f} tokens/s, {rows} rows kept, {left}"
+            f"{tokens / max(seconds, 1e-9):.0f} tokens/s, {kept} critiques kept, {left}"
         )
 
 

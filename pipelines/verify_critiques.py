@@ -20,6 +20,7 @@ from annotators.verification import (
 )
 from mcts.estimates import p_greater
 from pipelines.engines.base import EngineError, Request
+from pipelines.meter import METER
 from pipelines.settings import ActorSettings
 from pipelines.stage import FAILED, REJECTED, CallModels, failure
 from pipelines.worker import Worker, WorkerSpec
@@ -82,6 +83,7 @@ class VerifyCritiques(beam.PTransform):
             _verified(critique, path, cheap[critique.id], helped.get(critique.id)) for critique in critiques
         )
         rejections = [_rejection(item) for item in verified if item.decision == "rejected"]
+        METER.count(STAGE, "critiques kept", len(verified) - len(rejections))
         return [Examined(path=path, panel=case.panel, verified=verified), *rejections]
 
     async def _measure(

@@ -1,6 +1,8 @@
 """Whole runs: scripted, simulated, and one with the real model."""
 
 import importlib.metadata
+import io
+import json
 import shutil
 from pathlib import Path
 
@@ -8,9 +10,11 @@ import datasets
 import msgspec
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from benchmarks.quality import measure
 from pipelines.config import compose
+from pipelines.display import Display
 from pipelines.journal import Journal
 from pipelines.manifest import read_books
 from pipelines.meter import METER
@@ -195,3 +199,25 @@ def test_the_real_small_model_goes_through_every_stage(tmp_path):
     _run(tmp_path / "out", *small)
     assert _paid() == paid
     assert _digests(tmp_path / "out") == before
+
+
+def test_what_a_file_says_is_inert_in_the_report(tmp_path):
+    rows = [{"question": f"<script>alert({i})</script> What is {i} + 7 + 5?", "answer": i + 12} for i in range(4, 9)]
+    source = tmp_path / "problems.jsonl"
+    source.write_text("\n".join(json.dumps(row) for row in rows))
+    problems = ["problems=file", f"problems.path={source}", "problems.domain=exact"]
+    result = _run(tmp_path / "out", "engine=scripted", *problems, *SCRIPTED[3:])
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert result.books.rows["pairs"] > 0
+    assert "&lt;script&gt;alert(" in report
+    assert "<script" not in report
+
+
+def test_the_display_says_how_far_a_run_is(tmp_path):
+    shown = io.StringIO()
+    display = Display(Console(file=shown, width=200))
+    run(compose([*SCRIPTED, "problems.num_problems=4", f"out={tmp_path / 'out'}"]), display)
+    assert "4 problems, engine pipelines.engines.scripted:arithmetic, critics blind_stepwise, skeptic, contrastive" in (
+        shown.getvalue()
+    )
+    assert "0 of 1 shards are finished already; the journal holds 0 samples" in shown.getvalue()
