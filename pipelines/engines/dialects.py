@@ -139,7 +139,7 @@ def read_reply(body: bytes, request: Request, dialect: Dialect) -> Reply:
 
 
 def _continuation(text: str, request: Request, dialect: Dialect) -> str:
-    # llama.cpp's chat route repeats the begun assistant turn before it goes on.
-    if dialect.style == "chat" and dialect.kind == "llama_cpp":
+    # llama.cpp's chat route repeats the begun assistant turn before it goes on; it may be what `openai` reaches, too.
+    if dialect.style == "chat" and dialect.kind in ("llama_cpp", "openai"):
         return text.removeprefix(request.prefix)
     return text
