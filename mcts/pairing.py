@@ -4,13 +4,15 @@ Pairs are looked for on the trie of step texts, never on parent pointers of some
 is often a shorter piece of the same rollout.
 """
 
+import functools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import networkx as nx
 
-from mcts.estimates import p_greater, side
+from mcts.candidates import Candidate, candidate, wrong_path
+from mcts.estimates import interval, side
 from mcts.first_error import ChangePoint, first_error_posterior
 from schemas import (
     Branch,
@@ -27,12 +29,13 @@ from schemas import (
     digest,
 )
 
-PairRule = Literal["deepest_fork", "widest_gap", "every_fork"]
+PairRule = Literal["deepest_fork", "widest_gap", "every_fork", "hard_but_solvable", "easy_but_brittle"]
 
 PAIR_REJECTIONS = (
     "nothing_scored",
     "no_right_path",
     "no_wrong_path",
+    "fork_of_another_kind",
     "first_error_unclear",
     "fork_after_error",
     "right_path_does_not_hold",
@@ -46,23 +49,30 @@ class PairSettings(Record):
 
     rule: PairRule = "deepest_fork"
     """`deepest_fork`: longest shared prefix first; `widest_gap`: largest difference of rates first; `every_fork`:
-    clearest gap (smallest p-value) first, wherever its fork lies. All take a second pair of one fork only when every
-    other fork had its turn."""
+    clearest gap (smallest p-value) first, wherever its fork lies. `hard_but_solvable` takes only forks whose own rate
+    lies below `fork_rate`, hardest first: the right branch is a rare success. `easy_but_brittle` takes only forks whose
+    rate lies above it, easiest first: the wrong branch is a rare slip. All take a second pair of one fork only when
+    every other fork had its turn."""
+    fork_rate: float = 0.5
+    """Rate that parts hard forks from easy ones. The interval of the fork's own estimate decides: a fork that nobody
+    looked at, or whose interval holds this rate, is neither."""
     max_pairs: int = 2
     """Pairs a tree at most; spread over forks."""
     max_alone: int = 1
     """Right paths without a partner a tree at most."""
     alpha: float = 0.05
-    """Largest one-sided Fisher p-value of the gap between the right and the wrong side."""
+    """Largest one-sided p-value of the gap between the right and the wrong side: Fisher's, or exact against 0 where
+    the first wrong step is the answer itself."""
     min_confidence: float = 0.7
     """Least posterior probability of the located first wrong step."""
     hold_above: float = 0.2
-    """A right path holds where the interval of every estimate along it lies above this rate."""
+    """A right path holds where the interval of every estimate along it lies above this rate. The steps that a pair
+    shares need not have been measured, but none may lie below it."""
     level: float = 0.9
     """Level of the intervals."""
 
     def __post_init__(self) -> None:
-        for name in ("alpha", "min_confidence", "hold_above", "level"):
+        for name in ("fork_rate", "alpha", "min_confidence", "hold_above", "level"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
         if self.max_pairs < 0 or self.max_alone < 0:
@@ -127,11 +137,14 @@ def forks(tree: Tree) -> tuple[tuple[int, int, int], ...]:
     graph = nx.DiGraph((node.parent, i) for i, node in enumerate(tree.nodes) if i)
     ancestors = nx.tree_all_pairs_lowest_common_ancestor(graph, 0, [(w, r) for w in wrong for r in right])
     steps = {leaf: [step.strip() for step in tree.steps(leaf)] for leaf in (*right, *wrong)}
-    return tuple(sorted((fork, w, r) for (w, r), fork in ancestors if _diverge(steps[w], steps[r])))
+    return tuple(
+        sorted((fork, w, r) for (w, r), fork in ancestors if _diverge(steps[w], steps[r], tree.nodes[fork].depth))
+    )
 
 
-def _diverge(one: Sequence[str], other: Sequence[str]) -> bool:
-    return any(a != b for a, b in zip(one, other, strict=False))
+def _diverge(one: Sequence[str], other: Sequence[str], depth: int) -> bool:
+    """Whether two paths differ in a step after the `depth` steps that they share."""
+    return any(a != b for a, b in zip(one[depth:], other[depth:], strict=False))
 
 
 def prefix_estimates(tree: Tree, leaf: int) -> tuple[Estimate, ...]:
@@ -140,80 +153,90 @@ def prefix_estimates(tree: Tree, leaf: int) -> tuple[Estimate, ...]:
     return tuple(tree.nodes[i].direct for i in path[:-1])
 
 
+@functools.lru_cache(maxsize=65_536)
+def _side(estimate: Estimate, threshold: float, level: float) -> str:
+    return side(estimate, threshold, level)
+
+
 def holds(estimates: Sequence[Estimate], settings: PairSettings) -> bool:
     """Whether a right path keeps its value: a right answer is not a right path (a step may be wrong by luck undone)."""
     return bool(estimates) and all(
-        side(estimate, settings.hold_above, settings.level) == "above" for estimate in estimates
+        _side(estimate, settings.hold_above, settings.level) == "above" for estimate in estimates
     )
 
 
-class _Candidate(Record):
-    """A possible pair with what decides about it."""
+def right_side_holds(tree: Tree, fork: int, right_path: Sequence[int], settings: PairSettings) -> bool:
+    """Whether the right path of a pair keeps its value, on both sides of the fork.
 
-    fork: int
-    wrong: int
-    right: int
-    posterior: tuple[float, ...]
-    first_error: int
-    right_estimate: Estimate
-    wrong_estimate: Estimate
-    p_value: float
+    After the fork every step must hold. A branch that is only the right answer has no step to look at: there the fork
+    itself must hold, since a position that mostly comes out right and then does is no luck, while one that nobody
+    looked at may be. Before the fork it is the wrong path's first error that vouches for the steps, as it must not come
+    earlier; they need not have been measured, but where they were, none may lie clearly below: what comes out right
+    after such a step has undone an error. The root is no step: a problem may be hard without anything being wrong yet.
 
-    def gap(self) -> float:
-        return (self.right_estimate.rate or 0.0) - (self.wrong_estimate.rate or 0.0)
-
-
-def _candidate(tree: Tree, fork: int, wrong: int, right: int, posterior: tuple[float, ...]) -> _Candidate:
+    Args:
+      tree: where the paths lie.
+      fork: the deepest node on both paths.
+      right_path: node indices from the root's child to the right terminal.
+      settings: `hold_above` and `level`.
+    """
     depth = tree.nodes[fork].depth
-    first_error = max(range(len(posterior)), key=posterior.__getitem__)
-    wrong_path, right_path = tree.path(wrong), tree.path(right)
-    after = [tree.nodes[i].direct for i in wrong_path[first_error:]]
-    right_estimate = tree.nodes[right_path[depth]].direct
-    wrong_estimate = sum(after, Estimate())
-    return _Candidate(
-        fork=fork,
-        wrong=wrong,
-        right=right,
-        posterior=posterior,
-        first_error=first_error,
-        right_estimate=right_estimate,
-        wrong_estimate=wrong_estimate,
-        p_value=p_greater(right_estimate, wrong_estimate),
-    )
+    shared, own = right_path[:depth], right_path[depth:-1] or (fork,)
+    if any(_side(tree.nodes[i].direct, settings.hold_above, settings.level) == "below" for i in shared):
+        return False
+    return holds([tree.nodes[i].direct for i in own], settings)
 
 
-def _flaw(tree: Tree, candidate: _Candidate, settings: PairSettings) -> str | None:
-    """The first test that a candidate fails; None where it is good."""
-    depth = tree.nodes[candidate.fork].depth
-    if candidate.posterior[candidate.first_error] < settings.min_confidence:
-        return "first_error_unclear"
-    if depth > candidate.first_error:
-        return "fork_after_error"
-    inner = tree.path(candidate.right)[depth:-1]
-    if not holds([tree.nodes[i].direct for i in inner], settings):
-        return "right_path_does_not_hold"
-    if candidate.p_value > settings.alpha:
-        return "gap_not_significant"
-    return None
+_KINDS: dict[PairRule, str] = {"hard_but_solvable": "below", "easy_but_brittle": "above"}
+"""Rules that take forks of one kind only, with the side of `fork_rate` on which those lie."""
 
 
-_ORDERS: dict[PairRule, Callable[[Tree, _Candidate], tuple[float, ...]]] = {
-    "deepest_fork": lambda tree, c: (-tree.nodes[c.fork].depth, c.p_value),
-    "widest_gap": lambda tree, c: (-c.gap(), c.p_value),
-    "every_fork": lambda tree, c: (c.p_value, -tree.nodes[c.fork].depth),
+def _judged(tree: Tree, settings: PairSettings, model: ChangePoint) -> Iterator[Candidate | str]:
+    """For each fork of a wrong and a right path a good candidate, or the first test that it fails."""
+    wrong_paths = {
+        leaf: wrong_path(tree, leaf, first_error_posterior(prefix_estimates(tree, leaf), model).tolist())
+        for leaf in tree.terminals()
+        if tree.nodes[leaf].outcome == "incorrect"
+    }
+    right_paths = {leaf: tree.path(leaf) for leaf in tree.terminals() if tree.nodes[leaf].outcome == "correct"}
+    # Many wrong paths leave a right one at the same fork.
+    right_holds = functools.cache(lambda fork, right: right_side_holds(tree, fork, right_paths[right], settings))
+    wanted = _KINDS.get(settings.rule)
+    for fork, leaf, right in forks(tree):
+        wrong, node = wrong_paths[leaf], tree.nodes[fork]
+        if wanted and _side(node.direct, settings.fork_rate, settings.level) != wanted:
+            yield "fork_of_another_kind"
+        elif wrong.confidence < settings.min_confidence:
+            yield "first_error_unclear"
+        elif node.depth > wrong.first_error:
+            yield "fork_after_error"
+        elif not right_holds(fork, right):
+            yield "right_path_does_not_hold"
+        else:
+            found = candidate(tree, fork, wrong, right_paths[right])
+            yield found if found.p_value <= settings.alpha else "gap_not_significant"
+
+
+_ORDERS: dict[PairRule, Callable[[Node, Candidate, float], tuple[float, ...]]] = {
+    "deepest_fork": lambda fork, c, _: (-fork.depth, c.p_value),
+    "widest_gap": lambda _fork, c, _: (-c.gap(), c.p_value),
+    "every_fork": lambda fork, c, _: (c.p_value, -fork.depth),
+    "hard_but_solvable": lambda fork, c, level: (interval(fork.direct, level)[1], c.p_value),
+    "easy_but_brittle": lambda fork, c, level: (-interval(fork.direct, level)[0], c.p_value),
 }
+"""What each rule sorts by, smallest first, from the fork, the candidate and the level of the intervals."""
 
 
-def _spread(candidates: Sequence[_Candidate], settings: PairSettings) -> list[_Candidate]:
+def _spread(candidates: Sequence[Candidate], settings: PairSettings) -> list[Candidate]:
     """The best candidates, no wrong path twice, a fork again only after every other fork had its turn."""
-    chosen: list[_Candidate] = []
+    chosen: list[Candidate] = []
     taken: Counter[int] = Counter()
     pool = list(candidates)
     while pool and len(chosen) < settings.max_pairs:
         best = min(pool, key=lambda c: taken[c.fork])
         chosen.append(best)
         taken[best.fork] += 1
-        pool = [c for c in pool if c.wrong != best.wrong]
+        pool = [c for c in pool if c.wrong.leaf != best.wrong.leaf]
     return chosen
 
 
@@ -221,39 +244,38 @@ def pair_paths(tree: Tree, settings: PairSettings, model: ChangePoint) -> tuple[
     """The paths of a tree to be criticised, or why there is none.
 
     Pairs come first, in the rule's order; then right paths that hold their value, longest-looked-at first.
+    A wrong path whose first error is its answer counts as the known 0 that it is, see `mcts.candidates`.
     """
-    posteriors = {
-        leaf: tuple(first_error_posterior(prefix_estimates(tree, leaf), model).tolist())
-        for leaf in tree.terminals()
-        if tree.nodes[leaf].outcome == "incorrect"
-    }
-    candidates = [_candidate(tree, *fork, posteriors[fork[1]]) for fork in forks(tree)]
-    candidates.sort(key=lambda c: (*_ORDERS[settings.rule](tree, c), c.wrong, c.right))
-    flaws = [_flaw(tree, candidate, settings) for candidate in candidates]
-    good = _spread([c for c, flaw in zip(candidates, flaws, strict=True) if flaw is None], settings)
-    pairs = tuple(_pair(tree, candidate, settings.rule) for candidate in good)
-    used = {candidate.right for candidate in good}
-    paths = pairs + _alone(tree, used, settings)
+    judged = list(_judged(tree, settings, model))
+    order, level = _ORDERS[settings.rule], settings.level
+    good = sorted(
+        (verdict for verdict in judged if isinstance(verdict, Candidate)),
+        key=lambda c: (*order(tree.nodes[c.fork], c, level), -c.gap(), c.wrong.leaf, c.right),
+    )
+    chosen = _spread(good, settings)
+    pairs = tuple(_pair(tree, pick, settings.rule) for pick in chosen)
+    paths = pairs + _alone(tree, {pick.right for pick in chosen}, settings)
     if paths:
         return paths
+    flaws = [verdict for verdict in judged if isinstance(verdict, str)]
     return Rejection(
-        stage="PairPaths", key=tree.id, problem_id=tree.problem.id, **_why_nothing(tree, candidates, flaws)
+        stage="PairPaths", key=tree.id, problem_id=tree.problem.id, **_why_nothing(tree, len(judged), flaws)
     )
 
 
-def _why_nothing(tree: Tree, candidates: Sequence[_Candidate], flaws: Sequence[str | None]) -> dict[str, str]:
+def _why_nothing(tree: Tree, num_candidates: int, flaws: Sequence[str]) -> dict[str, str]:
     outcomes = Counter(tree.nodes[i].outcome for i in tree.terminals())
     detail = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items(), key=str)) + " paths"
     right, wrong = outcomes["correct"], outcomes["incorrect"]
     if not right or not wrong:
         reason = "no_right_path" if wrong else "no_wrong_path" if right else "nothing_scored"
         return {"reason": reason, "detail": detail}
-    tested = Counter(flaw for flaw in flaws if flaw)
+    tested = Counter(flaws)
     if not tested:
         return {"reason": "right_path_does_not_hold", "detail": detail}
     furthest = max(tested, key=PAIR_REJECTIONS.index)
     seen = ", ".join(f"{count} {flaw}" for flaw, count in sorted(tested.items()))
-    return {"reason": furthest, "detail": f"{detail}; {len(candidates)} candidate pairs: {seen}"}
+    return {"reason": furthest, "detail": f"{detail}; {num_candidates} candidate pairs: {seen}"}
 
 
 def _branch(tree: Tree, nodes: Sequence[int]) -> Branch:
@@ -265,25 +287,25 @@ def _branch(tree: Tree, nodes: Sequence[int]) -> Branch:
     )
 
 
-def _pair(tree: Tree, candidate: _Candidate, rule: PairRule) -> PathPair:
-    depth = tree.nodes[candidate.fork].depth
-    wrong, right = tree.path(candidate.wrong), tree.path(candidate.right)
+def _pair(tree: Tree, pick: Candidate, rule: PairRule) -> PathPair:
+    depth = tree.nodes[pick.fork].depth
+    wrong, right = pick.wrong.path, tree.path(pick.right)
     return PathPair(
-        id=digest("pair", tree.id, candidate.wrong, candidate.right),
+        id=digest("pair", tree.id, pick.wrong.leaf, pick.right),
         problem=tree.problem,
         tree_id=tree.id,
         provenance=tree.provenance,
-        prefix=tree.steps(candidate.fork),
+        prefix=tree.steps(pick.fork),
         prefix_nodes=wrong[:depth],
         wrong=_branch(tree, wrong[depth:]),
         right=_branch(tree, right[depth:]),
         divergence=depth,
-        posterior=candidate.posterior,
-        first_error=candidate.first_error,
+        posterior=pick.wrong.posterior,
+        first_error=pick.wrong.first_error,
         root_estimate=tree.nodes[0].direct,
-        right_estimate=candidate.right_estimate,
-        wrong_estimate=candidate.wrong_estimate,
-        p_value=candidate.p_value,
+        right_estimate=pick.right_estimate,
+        wrong_estimate=pick.wrong_estimate,
+        p_value=pick.p_value,
         rule=rule,
     )
 

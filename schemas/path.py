@@ -17,7 +17,11 @@ class Branch(Record):
 
 
 class PathPair(Record, tag=True):
-    """A wrong path and a right one that share their first steps. Step indices count from 0 over the whole path."""
+    """A wrong path and a right one that share their first steps. Step indices count from 0 over the whole path.
+
+    The value of a finished solution is known, not estimated: its answer was checked. Where it is a side of the pair it
+    is counted as that one checked outcome, 0 of 1 or 1 of 1, and nothing is sampled about it.
+    """
 
     id: str
     problem: Problem
@@ -30,7 +34,8 @@ class PathPair(Record, tag=True):
     wrong: Branch
     """From the fork to the wrong answer."""
     right: Branch
-    """From the fork to the right answer, holding its value along the way."""
+    """From the fork to the right answer, holding its value along the way; may be nothing but the answer where the
+    fork itself holds."""
     divergence: int
     """Index of the first step in which they differ; equals len(prefix)."""
     posterior: tuple[float, ...]
@@ -40,11 +45,14 @@ class PathPair(Record, tag=True):
     root_estimate: Estimate
     """Rollouts from the problem alone."""
     right_estimate: Estimate
-    """Direct rollouts after the right branch's first step, the better side of `p_value`."""
+    """The better side of `p_value`: direct rollouts after the right branch's first step. Where that step is the answer
+    itself: the known 1 of 1 if the wrong side is known too, else the direct rollouts from the fork."""
     wrong_estimate: Estimate
-    """Direct rollouts after the located first wrong step, the worse side of `p_value`."""
+    """The worse side of `p_value`: direct rollouts after the located first wrong step and all later ones. Where that
+    step is the answer itself: the known 0 of 1."""
     p_value: float
-    """One-sided Fisher exact test that the right side's rate is not above the wrong side's."""
+    """One-sided exact test that the right side's rate is not above the wrong side's: Fisher's where both sides were
+    sampled. Against a known 0 it is the probability of so many right outcomes at rate 0: 0.0 if there was one."""
     rule: str
     """Name of the pairing rule that picked it."""
 

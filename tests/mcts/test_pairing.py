@@ -79,6 +79,7 @@ def test_equal_trees_give_equal_pairs_and_each_pair_has_its_own_id():
     assert len({pair.id for pair in pairs}) == len(pairs) == 2
 
 
+HARD_ALONE = {"rule": "hard_but_solvable", "max_alone": 0}
 UNSURE = {"": (8, 8), "a": (8, 8), "a x": (0, 2), "a b": (3, 4), "a b c": (8, 8)}
 
 
@@ -88,6 +89,12 @@ UNSURE = {"": (8, 8), "a": (8, 8), "a x": (0, 2), "a b": (3, 4), "a b c": (8, 8)
         ("nothing_scored", {"a b": "unscored", "c": "unscored"}, {}, "2 unscored paths"),
         ("no_right_path", {"a x 7": "incorrect", "c": "unscored"}, {}, "1 incorrect, 1 unscored paths"),
         ("no_wrong_path", {"a b 8": "correct"}, {"a": (0, 8), "a b": (8, 8)}, "1 correct paths"),
+        (
+            "fork_of_another_kind",
+            ENDS,
+            GOOD,
+            "1 correct, 1 incorrect paths; 1 candidate pairs: 1 fork_of_another_kind",
+        ),
         (
             "first_error_unclear",
             ENDS,
@@ -115,7 +122,8 @@ UNSURE = {"": (8, 8), "a": (8, 8), "a x": (0, 2), "a b": (3, 4), "a b c": (8, 8)
     ],
 )
 def test_a_tree_without_a_path_says_why(reason, ends, rates, detail):
-    rejection = rejection_of(make_tree(ends, rates), max_alone=0 if reason == "gap_not_significant" else 1)
+    settings = {"gap_not_significant": {"max_alone": 0}, "fork_of_another_kind": HARD_ALONE}.get(reason, {})
+    rejection = rejection_of(make_tree(ends, rates), **settings)
     assert (rejection.reason, rejection.detail) == (reason, detail)
 
 
@@ -288,6 +296,7 @@ def test_the_estimates_of_a_path_are_those_before_each_step():
     ("wrong", "message"),
     [
         ({"alpha": 0.0}, "alpha must lie between 0 and 1, got 0.0"),
+        ({"fork_rate": 1.0}, "fork_rate must lie between 0 and 1, got 1.0"),
         ({"level": 1.0}, "level must lie between 0 and 1, got 1.0"),
         ({"min_confidence": 1.5}, "min_confidence must lie between 0 and 1, got 1.5"),
         ({"hold_above": -0.1}, "hold_above must lie between 0 and 1, got -0.1"),
