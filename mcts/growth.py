@@ -11,7 +11,11 @@ from schemas import Estimate, Node
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class _Bud:
-    """A node that still changes. See `schemas.Node` for the fields of the same name."""
+    """A node that still changes. See `schemas.Node` for the fields of the same name.
+
+    `sampled` counts direct rollouts asked for, `recorded` those that came; `rollouts` holds (terminal, tokens) of each
+    that has text.
+    """
 
     parent: int
     step: str
@@ -23,6 +27,8 @@ class _Bud:
     outcomes: Counter[str] = dataclasses.field(default_factory=Counter)
     passes: int = 0
     sampled: int = 0
+    recorded: int = 0
+    rollouts: list[tuple[int, int]] = dataclasses.field(default_factory=list)
     visits: int = 0
     virtual: int = 0
     value_sum: float = 0.0
@@ -32,12 +38,18 @@ class _Bud:
         correct, incorrect = self.outcomes["correct"], self.outcomes["incorrect"]
         return Estimate(correct=correct, scored=correct + incorrect, unscored=self.outcomes["unscored"])
 
+    @property
+    def is_pending(self) -> bool:
+        """Whether direct rollouts are in flight."""
+        return self.recorded < self.sampled
+
 
 class Growth:
     """Nodes of one tree and the counts that search and probes add to them."""
 
-    def __init__(self, step_rule: StepRule) -> None:
+    def __init__(self, step_rule: StepRule, step_tokens: int = 30) -> None:
         self._step_rule = step_rule
+        self._step_tokens = step_tokens
         self.nodes = [_Bud(parent=-1, step="", depth=0, terminal=False, text="")]
         self._asked: Counter[str] = Counter()
         self.rollouts = 0
@@ -68,7 +80,7 @@ class Growth:
     def graft(self, node: int, rollout: Rollout) -> int | None:
         """Hangs a rollout's steps below `node` and returns its terminal; None where the rollout has no text."""
         self.completion_tokens += rollout.tokens
-        steps = split_steps(rollout.text, self._step_rule)
+        steps = split_steps(rollout.text, self._step_rule, self._step_tokens)
         if not steps:
             self.dropped_tokens += rollout.tokens
             return None
@@ -76,6 +88,7 @@ class Growth:
         for i, step in enumerate(steps):
             current = self._child(current, step, terminal=i == len(steps) - 1)
             self.nodes[current].passes += 1
+        self.nodes[node].rollouts.append((current, rollout.tokens))
         return current
 
     def _child(self, parent: int, step: str, *, terminal: bool) -> int:
@@ -101,6 +114,7 @@ class Growth:
                 assert check is not None, self.nodes[terminal].text
                 outcomes[check.outcome] += 1
         self.nodes[node].outcomes += outcomes
+        self.nodes[node].recorded += len(terminals)
         scored = outcomes["correct"] + outcomes["incorrect"]
         if scored:
             for i in self.path(node):

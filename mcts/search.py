@@ -1,85 +1,21 @@
 """Growing one tree: look at the problem, search, locate first errors, confirm the right side. One budget for all.
 
-The tree is a function of the policy's answers alone, never of the order in which they arrive: searches are chosen
-and applied in a fixed order, however many are in flight.
+The tree is a function of the policy's answers alone, never of the order in which they arrive, however many searches are
+in flight: see `mcts.waves`.
 """
 
-import asyncio
-from collections import deque
-from collections.abc import Awaitable, Coroutine, Iterator
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable, Sequence
 
-from mcts.base import Policy, Rollout, Verifier
+from mcts.base import Policy, Verifier
 from mcts.estimates import side
-from mcts.first_error import ChangePoint, first_error_posterior, next_probe
+from mcts.first_error import first_error_belief, first_error_posterior
 from mcts.growth import Growth
+from mcts.halving import Halving
 from mcts.pairing import PairSettings, forks, prefix_estimates
 from mcts.selection import RULES, Stats
-from mcts.steps import StepRule
-from schemas import Problem, Provenance, Record, Tree, digest
-
-T = TypeVar("T")
-
-
-class SearchSettings(Record):
-    """How a tree is grown, and what it may cost."""
-
-    rule: Literal["greedy_value", "uct", "puct"] = "uct"
-    """Selection rule, see `mcts.selection`."""
-    exploration: float = 0.7
-    """c of the rule."""
-    step_rule: StepRule = "marker"
-    root_rollouts: int = 8
-    """Rollouts from the bare problem, before anything else."""
-    max_searches: int = 4
-    """Searches after that: each selects a node and rolls out from it."""
-    rollouts_per_search: int = 4
-    parallel_searches: int = 2
-    """Searches in flight in one tree, under virtual loss. Part of what makes the tree."""
-    level: float = 0.9
-    """Level of every interval that decides something here."""
-    easy_above: float = 0.75
-    """A problem is easy where the interval of its rate lies above this: no wrong turn worth the rollouts. 8 right ones
-    of 8 give an interval of 0.79 to 1."""
-    hopeless_below: float = 0.22
-    """A problem is hopeless where the interval of its rate lies below this. None of 8 gives 0 to 0.21."""
-    max_located: int = 2
-    """Wrong paths a tree whose first error is looked for."""
-    locate_confidence: float = 0.9
-    """Posterior probability at which the search for a first error stops."""
-    locate_wave: int = 2
-    """Rollouts a probe."""
-    max_probe_rollouts: int = 60
-    """Rollouts spent on one wrong path at most."""
-    confirm_rollouts: int = 4
-    """Rollouts added at a time where a right path's step is not clearly above the pairing's `hold_above`."""
-    max_confirm_rollouts: int = 16
-    """Direct rollouts of one step of a right path at most."""
-    max_rollouts: int = 128
-    """Rollouts a tree at most, of all kinds; checked before each request."""
-    max_completion_tokens: int = 100_000
-    """Sampled tokens after which no request is started; what is in flight then still comes."""
-    change_point: ChangePoint = ChangePoint()
-
-    def __post_init__(self) -> None:
-        for name in ("root_rollouts", "rollouts_per_search", "parallel_searches", "locate_wave", "confirm_rollouts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("level", "locate_confidence"):
-            if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
-        if not 0 <= self.hopeless_below < self.easy_above <= 1:
-            raise ValueError(
-                f"need 0 <= hopeless_below < easy_above <= 1, got {self.hopeless_below} and {self.easy_above}"
-            )
-        if self.max_rollouts < self.root_rollouts:
-            raise ValueError(
-                f"max_rollouts={self.max_rollouts} does not even pay for root_rollouts={self.root_rollouts}"
-            )
-
-
-class _OutOfBudget(Exception):
-    """The next request would overspend."""
+from mcts.settings import SearchSettings
+from mcts.waves import OutOfBudget, Plan, Waves
+from schemas import Problem, Provenance, Tree, digest
 
 
 class TreeSearch:
@@ -96,14 +32,17 @@ class TreeSearch:
         provenance: Provenance,
     ) -> None:
         self._problem = problem
-        self._policy = policy
-        self._verifier = verifier
         self._settings = settings
         self._pairing = pairing
         self._provenance = provenance
-        self._growth = Growth(settings.step_rule)
-        self._suspects: tuple[int, ...] = ()
-        self._tasks: list[asyncio.Task[Any]] = []
+        self._growth = Growth(settings.step_rule, settings.step_tokens)
+        self._waves = Waves(
+            self._growth,
+            policy=policy,
+            verifier=verifier,
+            max_rollouts=settings.max_rollouts,
+            max_completion_tokens=settings.max_completion_tokens,
+        )
 
     async def grow(self) -> Tree:
         """The finished tree.
@@ -113,29 +52,28 @@ class TreeSearch:
         """
         try:
             stopped = await self._phases()
-        except _OutOfBudget:
+        except OutOfBudget:
             stopped = "budget"
         finally:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self._waves.close()
         return self._freeze(stopped)
 
     async def _phases(self) -> str:
-        settings, growth = self._settings, self._growth
-        await self._apply(0, self._launch(0, settings.root_rollouts))
-        root = growth.nodes[0].direct
-        stopped = "searches"
-        if side(root, settings.easy_above, settings.level) == "above":
-            stopped = "easy"
-        elif side(root, settings.hopeless_below, settings.level) == "below":
-            stopped = "hopeless"
-        else:
-            await self._search()
-            self._suspects = self._find_suspects()
-            await self._locate()
-        await self._confirm()
+        settings = self._settings
+        await self._all([self._look()])
+        stopped = self._verdict() or "searches"
+        if stopped == "searches":
+            await self._waves.run(self._searches(), settings.parallel_searches)
+            suspects = self._suspects()
+            await self._all([self._probe(leaf) for leaf in suspects])
+            await self._all([self._confirm_partner(leaf) for leaf in suspects])
+        await self._all([self._confirm(self._growth.path(leaf)[1:-1]) for leaf in self._lone()])
         return stopped
+
+    async def _all(self, plans: Sequence[Plan]) -> None:
+        """Runs plans side by side."""
+        waiting = iter(plans)
+        await self._waves.run(lambda: next(waiting, None), len(plans))
 
     def _freeze(self, stopped: str) -> Tree:
         growth, settings_digest = self._growth, digest(self._settings)
@@ -152,76 +90,56 @@ class TreeSearch:
             dropped_tokens=growth.dropped_tokens,
         )
 
-    def _launch(self, node: int, num_samples: int) -> Awaitable[list[Rollout]]:
-        """Starts one request; its sample indices and its share of the budget are fixed here and now."""
-        growth, settings = self._growth, self._settings
-        num_samples = min(num_samples, settings.max_rollouts - growth.rollouts)
-        if num_samples < 1 or growth.completion_tokens >= settings.max_completion_tokens:
-            raise _OutOfBudget
-        first = growth.reserve(node, num_samples)
-        prefix = growth.nodes[node].text
-        return self._start(self._sample(prefix, num_samples, first))
+    def _look(self) -> Plan:
+        """Rolls out from the bare problem until it is easy, hopeless, or both right and wrong answers came."""
+        settings, root = self._settings, self._growth.nodes[0]
+        yield [(0, settings.root_rollouts)]
+        while root.sampled < settings.max_root_rollouts and self._verdict() is None:
+            if 0 < root.direct.correct < root.direct.scored:
+                return
+            yield [(0, min(settings.root_rollouts, settings.max_root_rollouts - root.sampled))]
 
-    def _start(self, call: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Makes a call a task that does not outlive `grow`."""
-        task = asyncio.ensure_future(call)
-        self._tasks.append(task)
-        return task
+    def _verdict(self) -> str | None:
+        """Why the problem is not worth a search; None where it is."""
+        settings, root = self._settings, self._growth.nodes[0].direct
+        if not root.scored:
+            return "nothing_scored"
+        if side(root, settings.easy_above, settings.level) == "above":
+            return "easy"
+        return "hopeless" if side(root, settings.hopeless_below, settings.level) == "below" else None
 
-    async def _sample(self, prefix: str, num_samples: int, first: int) -> list[Rollout]:
-        rollouts = await self._policy(prefix, num_samples=num_samples, first_sample=first)
-        assert len(rollouts) == num_samples, (len(rollouts), num_samples)
-        return list(rollouts)
+    def _searches(self) -> Callable[[], Plan | None]:
+        """Gives the next search, or None where nothing can be selected now."""
+        settings, left = self._settings, self._settings.max_searches
+        halving = Halving(self._growth, settings) if settings.rule == "omega" else None
 
-    async def _apply(self, node: int, launched: Awaitable[list[Rollout]]) -> None:
-        """Waits for one request, grafts what came, has new solutions checked, and counts."""
-        growth = self._growth
-        terminals = [growth.graft(node, rollout) for rollout in await launched]
-        fresh = sorted({i for i in terminals if i is not None and growth.nodes[i].check is None})
-        checks = await asyncio.gather(*(self._start(self._verifier(growth.nodes[i].text)) for i in fresh))
-        for i, check in zip(fresh, checks, strict=True):
-            growth.nodes[i].check = check
-        growth.record(node, terminals)
+        def start() -> Plan | None:
+            nonlocal left
+            if not left:
+                return None
+            plan = halving.select() if halving else self._select()
+            left -= plan is not None
+            return plan
 
-    async def _wave(self, wishes: list[tuple[int, int]]) -> None:
-        """Rolls out from several nodes at once; (node, number of rollouts) each, applied in the order given."""
-        launched: deque[tuple[int, Awaitable[list[Rollout]]]] = deque()
-        try:
-            for node, num_samples in wishes:
-                launched.append((node, self._launch(node, num_samples)))
-        finally:
-            await self._drain(launched)
+        return start
 
-    async def _drain(self, launched: deque[tuple[int, Awaitable[list[Rollout]]]]) -> None:
-        """Applies what is in flight in the order of its start; nothing that was paid for is left out."""
-        while launched:
-            await self._apply(*launched.popleft())
+    def _select(self) -> Plan | None:
+        """Walks down by the rule to the first inner node without rollouts of its own; None where there is none."""
+        nodes, is_open, node = self._growth.nodes, self._open(), 0
+        if not is_open[0]:
+            return None
+        while nodes[node].sampled:
+            node = max((i for i in nodes[node].children.values() if is_open[i]), key=self._score)
+        return self._roll_out(node)
 
-    async def _search(self) -> None:
-        """Select, roll out, back up. While one search waits, others are selected under virtual loss."""
-        in_flight: deque[tuple[int, Awaitable[list[Rollout]]]] = deque()
-        left = self._settings.max_searches
-        try:
-            while left or in_flight:
-                while left and len(in_flight) < self._settings.parallel_searches:
-                    node = self._select()
-                    if node is None:
-                        break
-                    left -= 1
-                    in_flight.append((node, self._launch(node, self._settings.rollouts_per_search)))
-                    self._add_virtual(node, 1)
-                if not in_flight:
-                    return
-                node, samples = in_flight.popleft()
-                self._add_virtual(node, -1)
-                await self._apply(node, samples)
-        except _OutOfBudget:
-            await self._drain(in_flight)
-            raise
-
-    def _add_virtual(self, node: int, visits: int) -> None:
-        for i in self._growth.path(node):
-            self._growth.nodes[i].virtual += visits
+    def _roll_out(self, node: int) -> Plan:
+        """One search: while it waits, its visit counts already, with value 0."""
+        path = [self._growth.nodes[i] for i in self._growth.path(node)]
+        for bud in path:
+            bud.virtual += 1
+        yield [(node, self._settings.rollouts_per_search)]
+        for bud in path:
+            bud.virtual -= 1
 
     def _open(self) -> list[bool]:
         """For each node whether an inner node without rollouts of its own is at it or below it."""
@@ -230,15 +148,6 @@ class TreeSearch:
         for i in range(len(nodes) - 1, 0, -1):
             is_open[nodes[i].parent] |= is_open[i]
         return is_open
-
-    def _select(self) -> int | None:
-        """Walks down by the rule to the first inner node without rollouts of its own; None where there is none."""
-        nodes, is_open, node = self._growth.nodes, self._open(), 0
-        if not is_open[0]:
-            return None
-        while nodes[node].sampled:
-            node = max((i for i in nodes[node].children.values() if is_open[i]), key=self._score)
-        return node
 
     def _score(self, node: int) -> tuple[float, int]:
         """The rule's score; equal ones go to the step that more rollouts took."""
@@ -253,26 +162,7 @@ class TreeSearch:
         )
         return RULES[self._settings.rule](stats, self._settings.exploration), bud.passes
 
-    async def _locate(self) -> None:
-        """Probes the most promising wrong paths, one request each a round, until each is located or paid out."""
-        settings, growth = self._settings, self._growth
-        spent = dict.fromkeys(self._suspects, 0)
-        while spent:
-            wishes = []
-            for leaf in tuple(spent):
-                path = growth.path(leaf)[:-1]
-                prefixes = [growth.nodes[i].direct for i in path]
-                posterior = first_error_posterior(prefixes, settings.change_point)
-                done = posterior.max() >= settings.locate_confidence or len(path) < 2
-                if done or spent[leaf] >= settings.max_probe_rollouts:
-                    del spent[leaf]
-                    continue
-                wave = min(settings.locate_wave, settings.max_probe_rollouts - spent[leaf])
-                wishes.append((path[next_probe(prefixes, posterior, settings.change_point)], wave))
-                spent[leaf] += wave
-            await self._wave(wishes)
-
-    def _find_suspects(self) -> tuple[int, ...]:
+    def _suspects(self) -> tuple[int, ...]:
         """Wrong terminals worth locating: latest to part from a right path first, every fork before any twice."""
         view = self._freeze("")
         by_depth = sorted(forks(view), key=lambda hit: (-view.nodes[hit[0]].depth, hit))
@@ -280,44 +170,60 @@ class TreeSearch:
         spread = [first_of_fork[fork] for fork, _, _ in by_depth] + [wrong for _, wrong, _ in by_depth]
         return tuple(dict.fromkeys(spread))[: self._settings.max_located]
 
-    async def _confirm(self) -> None:
-        """Rolls out along right paths where their value is not clear yet, so that pairing can rely on it."""
-        nodes, settings = self._growth.nodes, self._settings
-        targets = self._right_steps()
-        while True:
-            wishes = [
-                (i, min(settings.confirm_rollouts, settings.max_confirm_rollouts - nodes[i].sampled))
-                for i in targets
-                if side(nodes[i].direct, self._pairing.hold_above, settings.level) == "unclear"
-                and nodes[i].sampled < settings.max_confirm_rollouts
-            ]
-            if not wishes:
+    def _probe(self, leaf: int) -> Plan:
+        """Rolls out along a wrong path, where it tells most, until its first error is located or paid out."""
+        settings, nodes = self._settings, self._growth.nodes
+        path, spent = self._growth.path(leaf)[:-1], 0
+        while len(path) > 1 and spent < settings.max_probe_rollouts:
+            belief = first_error_belief([nodes[i].direct for i in path], settings.change_point)
+            if belief.posterior.max() >= settings.locate_confidence:
                 return
-            await self._wave(wishes)
+            wave = min(settings.locate_wave, settings.max_probe_rollouts - spent)
+            spent += wave
+            yield [(path[belief.next_probe()], wave)]
 
-    def _right_steps(self) -> tuple[int, ...]:
-        """Inner nodes of the right paths that pairing would take: partners of located wrong paths, then lone ones."""
+    def _confirm_partner(self, suspect: int) -> Plan:
+        """Confirms a right path for a located wrong one; the next candidate where one does not hold."""
+        growth = self._growth
+        for fork, right in self._partners(suspect)[: self._settings.max_partners]:
+            # Where only the right answer follows the fork, it is the fork that must hold.
+            steps = growth.path(right)[growth.nodes[fork].depth + 1 : -1] or (fork,)
+            yield from self._confirm(steps)
+            if all(self._side(node) == "above" for node in steps):
+                return
+
+    def _partners(self, suspect: int) -> list[tuple[int, int]]:
+        """(fork, right terminal) of a located wrong path, the fork not behind its error; the last forks first."""
         view = self._freeze("")
-        chosen: dict[int, None] = {}
-        partners = {right: view.nodes[fork].depth for fork, right in self._partners(view)}
-        for right, depth in partners.items():
-            chosen.update(dict.fromkeys(view.path(right)[depth:-1]))
-        lone = [i for i in view.terminals() if view.nodes[i].outcome == "correct" and i not in partners]
-        lone.sort(key=lambda i: (sum(n not in chosen for n in view.path(i)[:-1]), i))
-        for leaf in lone[: self._pairing.max_alone]:
-            chosen.update(dict.fromkeys(view.path(leaf)[:-1]))
-        return tuple(chosen)
+        posterior = first_error_posterior(prefix_estimates(view, suspect), self._settings.change_point)
+        error = int(posterior.argmax())
+        hits = [hit for hit in forks(view) if hit[1] == suspect and view.nodes[hit[0]].depth <= error]
+        return [(fork, right) for fork, _, right in sorted(hits, key=lambda hit: (-view.nodes[hit[0]].depth, hit))]
 
-    def _partners(self, view: Tree) -> Iterator[tuple[int, int]]:
-        """For each located wrong path (fork, right terminal), the fork being the last one before its error."""
-        by_depth = sorted(forks(view), key=lambda hit: (-view.nodes[hit[0]].depth, hit))
-        for suspect in self._suspects:
-            posterior = first_error_posterior(prefix_estimates(view, suspect), self._settings.change_point)
-            error = int(posterior.argmax())
-            for fork, wrong, right in by_depth:
-                if wrong == suspect and view.nodes[fork].depth <= error:
-                    yield fork, right
-                    break
+    def _confirm(self, steps: Sequence[int]) -> Plan:
+        """Rolls out from steps of a right path until all are clear or one clearly does not hold."""
+        settings, nodes = self._settings, self._growth.nodes
+        while True:
+            sides = {i: self._side(i) for i in steps}
+            unclear = [i for i in steps if sides[i] == "unclear" and nodes[i].sampled < settings.max_confirm_rollouts]
+            if not unclear or "below" in sides.values():
+                return
+            yield [
+                (i, min(settings.confirm_rollouts, settings.max_confirm_rollouts - nodes[i].sampled))
+                for i in unclear
+                if not nodes[i].is_pending
+            ]
+
+    def _side(self, node: int) -> str:
+        """Where a right path's node stands to the rate that pairing asks of it."""
+        return side(self._growth.nodes[node].direct, self._pairing.hold_above, self._settings.level)
+
+    def _lone(self) -> tuple[int, ...]:
+        """Right terminals that pairing would take alone: those whose steps were looked at most."""
+        growth = self._growth
+        right = [i for i, bud in enumerate(growth.nodes) if bud.terminal and growth.outcome(i) == "correct"]
+        right.sort(key=lambda i: (sum(not growth.nodes[n].sampled for n in growth.path(i)[1:-1]), i))
+        return tuple(right[: self._pairing.max_alone])
 
 
 async def expand_tree(

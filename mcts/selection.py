@@ -1,4 +1,4 @@
-"""Selection rules: pure scores of a node. The higher one is searched next.
+"""Selection rules: pure scores. The node, or for `omega` the rollout, with the highest one is searched next.
 
 Symbols: V mean value of a node, N its visits, N_p its parent's visits, p its prior. Virtual visits of searches
 still in flight are inside N already, with value 0.
@@ -7,6 +7,7 @@ still in flight are inside N already, with value 0.
 import math
 from collections.abc import Callable
 
+from mcts.settings import OmegaConstants
 from schemas import Record
 
 
@@ -49,6 +50,32 @@ def puct(stats: Stats, exploration: float) -> float:
     return stats.value + exploration * stats.prior * math.sqrt(stats.parent_visits) / (1 + stats.visits)
 
 
+class RolloutStats(Record):
+    """What `omega` may look at: an incorrect rollout and the state it started from."""
+
+    value: float
+    """MC: share of the state's direct rollouts that came out right, above 0 and below 1."""
+    length: float
+    """len: tokens of the rollout."""
+    visits: int
+    """N: searches that selected the state, those in flight included."""
+    total_visits: int
+    """Sum of N over all states."""
+
+
+def omega(stats: RolloutStats, exploration: float, constants: OmegaConstants) -> float:
+    """alpha^(1 - MC) beta^(len / L) + c sqrt(sum N) / (1 + N) (OmegaPRM, arXiv 2406.06592, sect. 3.3).
+
+    A rollout that is wrong although its state is nearly always right is a likely slip, and a short one is cheap to
+    halve. OmegaPRM has alpha 0.5, beta 0.9, L 500, c 0.125; MM-PRM (arXiv 2505.13427) the same with L 2000.
+    """
+    exploitation = math.pow(constants.alpha, 1 - stats.value) * math.pow(
+        constants.beta, stats.length / constants.length
+    )
+    return exploitation + exploration * math.sqrt(stats.total_visits) / (1 + stats.visits)
+
+
 Rule = Callable[[Stats, float], float]
 
 RULES: dict[str, Rule] = {"greedy_value": greedy_value, "uct": uct, "puct": puct}
+"""Rules that score nodes."""

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from annotators.exports import ExportSettings
 from annotators.verification import VerifySettings
 from mcts.pairing import PairSettings
-from mcts.search import SearchSettings
+from mcts.settings import SearchSettings
 from pipelines.engines.settings import LlamaCpp, Scripted, Server, Sglang, Simulated, Vllm
 from pipelines.errors import UserError
 from pipelines.problems import FileProblems, GymProblems, HubProblems, SimulatedProblems

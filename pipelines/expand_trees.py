@@ -9,7 +9,8 @@ import apache_beam as beam
 from mcts.answers import Check
 from mcts.base import Rollout
 from mcts.pairing import PairSettings
-from mcts.search import SearchSettings, expand_tree
+from mcts.search import expand_tree
+from mcts.settings import SearchSettings
 from pipelines.engines.base import PromptRefused, Request
 from pipelines.settings import ActorSettings
 from pipelines.stage import FAILED, REJECTED, CallModels

@@ -13,7 +13,7 @@ from annotators.critic import VIEWS, Agent
 from annotators.exports import ExportSettings
 from annotators.verification import VerifySettings
 from mcts.pairing import PairSettings
-from mcts.search import SearchSettings
+from mcts.settings import SearchSettings
 from pipelines.engines.base import Sampling
 from pipelines.engines.settings import EngineSettings
 from pipelines.errors import UserError

@@ -13,7 +13,8 @@ from worlds import STEPS, make_policy, make_verifier
 from mcts.base import Rollout
 from mcts.first_error import ChangePoint
 from mcts.pairing import PairSettings, pair_paths
-from mcts.search import SearchSettings, expand_tree
+from mcts.search import expand_tree
+from mcts.settings import SearchSettings
 from schemas import Estimate
 
 SEEDS = range(12)
@@ -140,12 +141,15 @@ def test_tokens_are_those_of_all_rollouts_and_the_refused_ones_are_dropped(seed)
 
 def test_a_probed_path_and_a_confirmed_step_cost_at_most_what_they_may():
     limits = {"root_rollouts": 8, "max_searches": 0, "max_located": 1, "max_probe_rollouts": 7, "locate_wave": 2}
+    limits["max_root_rollouts"] = 8
     for seed in SEEDS:
         _, notes = world(seed, slip=0.3, settings={**limits, "max_confirm_rollouts": 0, "locate_confidence": 0.999})
         probes = [len(came) for _, _, came in notes.calls[1:]]
         assert probes in ([], [2, 2, 2, 1])
     for seed in SEEDS:
-        _, notes = world(seed, settings={"max_located": 0, "max_searches": 0, "max_confirm_rollouts": 6})
+        _, notes = world(
+            seed, settings={"max_located": 0, "max_searches": 0, "max_confirm_rollouts": 6, "max_root_rollouts": 8}
+        )
         asked = collections.Counter()
         for prefix, _, came in notes.calls[1:]:
             asked[prefix] += len(came)
@@ -332,7 +336,7 @@ def test_a_policy_that_is_always_refused_gives_a_tree_without_a_verdict():
     tree, _ = world(1, refused=1.0)
     assert len(tree.nodes) == 1
     assert tree.nodes[0].direct == Estimate(unscored=8)
-    assert (tree.stopped, tree.nodes[0].visits) == ("searches", 0)
+    assert (tree.stopped, tree.nodes[0].visits) == ("nothing_scored", 0)
     assert pair_paths(tree, PairSettings(), ChangePoint()).reason == "nothing_scored"
 
 
@@ -381,13 +385,13 @@ def test_a_hopeless_problem_is_left_after_one_look():
 def test_unscored_rollouts_make_a_problem_neither_easy_nor_hopeless():
     policy, _ = scripted(["I do not know.\n"])
     tree = grow(policy, root_rollouts=64, max_searches=0)
-    assert tree.stopped == "searches"
+    assert tree.stopped == "nothing_scored"
     assert tree.nodes[0].direct == Estimate(unscored=64)
 
 
 def test_few_rollouts_settle_nothing():
-    assert world(1, slip=0.0, settings={"root_rollouts": 4})[0].stopped != "easy"
-    assert world(1, slip=1.0, settings={"root_rollouts": 4})[0].stopped != "hopeless"
+    assert world(1, slip=0.0, settings={"root_rollouts": 4, "max_root_rollouts": 4})[0].stopped != "easy"
+    assert world(1, slip=1.0, settings={"root_rollouts": 4, "max_root_rollouts": 4})[0].stopped != "hopeless"
 
 
 # --- what it finds -----------------------------------------------------------------------------------------------

@@ -5,8 +5,8 @@ import typing
 
 import pytest
 
-from mcts.search import SearchSettings
-from mcts.selection import RULES, Stats, greedy_value, puct, uct
+from mcts.selection import RULES, RolloutStats, Stats, greedy_value, omega, puct, uct
+from mcts.settings import OmegaConstants, SearchSettings
 
 
 def stats(visits=4, value_sum=2.0, parent_visits=16, prior=0.25):
@@ -53,4 +53,38 @@ def test_a_virtual_visit_lowers_every_score(rule):
 
 def test_a_setting_names_each_rule():
     named = typing.get_args(typing.get_type_hints(SearchSettings)["rule"])
-    assert set(named) == set(RULES)
+    assert set(named) == {*RULES, "omega"}
+
+
+def rollout_stats(value=0.75, length=500, visits=3, total_visits=16):
+    return RolloutStats(value=value, length=length, visits=visits, total_visits=total_visits)
+
+
+def test_omega_adds_up_a_likely_slip_a_short_rollout_and_a_rare_visit():
+    # 0.5^(1/4) 0.9^1 + 0.125 sqrt(16) / (1 + 3); 0.5^(1/4) is 0.8408964
+    assert omega(rollout_stats(), 0.125, OmegaConstants()) == pytest.approx(0.8408964 * 0.9 + 0.125)
+    # 0.5^(1/2) 0.9^(1000/2000) + 0.125 sqrt(16) / 1; 0.7071068 * 0.9486833
+    assert omega(rollout_stats(value=0.5, length=1000, visits=0), 0.125, OmegaConstants(length=2000)) == pytest.approx(
+        0.7071068 * 0.9486833 + 0.5
+    )
+
+
+def test_omega_prefers_what_the_paper_prefers():
+    score = omega(rollout_stats(), 0.125, OmegaConstants())
+    assert omega(rollout_stats(value=0.9), 0.125, OmegaConstants()) > score, "a state that is mostly right"
+    assert omega(rollout_stats(length=100), 0.125, OmegaConstants()) > score, "a short rollout"
+    assert omega(rollout_stats(visits=2), 0.125, OmegaConstants()) > score, "a state that was seldom selected"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"alpha": 0.0}, "alpha must lie above 0 and not above 1, got 0.0"),
+        ({"beta": 1.5}, "beta must lie above 0 and not above 1, got 1.5"),
+        ({"length": 0}, "length must be above 0 tokens, got 0"),
+    ],
+)
+def test_constants_that_mean_nothing_are_refused(wrong, message):
+    with pytest.raises(ValueError, match="got") as caught:
+        OmegaConstants(**wrong)
+    assert str(caught.value) == message

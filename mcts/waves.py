@@ -1,0 +1,126 @@
+"""Several plans of one tree in flight, one result: what a tree becomes depends on the answers, never on their timing.
+
+A plan is a generator. It looks at the tree, yields a wave of wishes (node, number of rollouts), and goes on when all of
+them have been applied; searches, looks for a first error and confirmations are all plans. Requests are sent as soon as
+a plan wishes for them and applied in the order in which they were sent: whichever answer comes first, a plan sees the
+same tree every time it looks.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from typing import Any, TypeVar
+
+from mcts.answers import Check
+from mcts.base import Policy, Rollout, Verifier
+from mcts.growth import Growth
+
+T = TypeVar("T")
+
+Wave = Sequence[tuple[int, int]]
+"""Wishes: (node, number of rollouts) each. An empty wave waits for what is in flight already."""
+Plan = Generator[Wave, None, None]
+
+
+class OutOfBudget(Exception):
+    """The next request would overspend."""
+
+
+class Waves:
+    """Sends the requests of one tree's plans, has answers checked, and grafts them in order."""
+
+    def __init__(
+        self, growth: Growth, *, policy: Policy, verifier: Verifier, max_rollouts: int, max_completion_tokens: int
+    ) -> None:
+        self._growth = growth
+        self._policy = policy
+        self._verifier = verifier
+        self._max_rollouts = max_rollouts
+        self._max_completion_tokens = max_completion_tokens
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._checks: dict[str, asyncio.Task[Check]] = {}
+
+    async def run(self, start: Callable[[], Plan | None], width: int) -> None:
+        """Runs plans until `start` has none left, at most `width` at a time.
+
+        Args:
+          start: the next plan, or None where there is none now; asked again whenever something was applied.
+          width: plans in flight.
+
+        Raises:
+          OutOfBudget: a wish cannot be paid for. Whatever was sent before has been applied.
+          Whatever the policy or the verifier raises.
+        """
+        queue: deque[tuple[Plan | None, int, asyncio.Task[list[Rollout]] | None]] = deque()
+        running = 0
+        try:
+            while True:
+                while running < width and (plan := start()) is not None:
+                    running += self._advance(plan, queue)
+                if not queue:
+                    return
+                resumed, node, request = queue.popleft()
+                if request is not None:
+                    await self._apply(node, request)
+                if resumed is not None:
+                    running += self._advance(resumed, queue) - 1
+        except OutOfBudget:
+            for _, node, request in queue:
+                if request is not None:
+                    await self._apply(node, request)
+            raise
+
+    def _advance(self, plan: Plan, queue: deque[tuple[Plan | None, int, asyncio.Task[list[Rollout]] | None]]) -> bool:
+        """Sends a plan's next wave, whose last request carries the plan on; whether there was one."""
+        wave = next(plan, None)
+        if wave is None:
+            return False
+        for i, (node, num_samples) in enumerate(wave, 1):
+            queue.append((plan if i == len(wave) else None, node, self._launch(node, num_samples)))
+        if not wave:
+            assert queue, "a plan waits for something, but nothing is in flight"
+            queue.append((plan, 0, None))
+        return True
+
+    async def close(self) -> None:
+        """Cancels what is still in flight and waits until it is gone."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _launch(self, node: int, num_samples: int) -> asyncio.Task[list[Rollout]]:
+        """Sends one request; its sample indices and its share of the budget are fixed here and now."""
+        growth = self._growth
+        num_samples = min(num_samples, self._max_rollouts - growth.rollouts)
+        if num_samples < 1 or growth.completion_tokens >= self._max_completion_tokens:
+            raise OutOfBudget
+        first = growth.reserve(node, num_samples)
+        return self._start(self._sample(growth.nodes[node].text, num_samples, first))
+
+    def _start(self, call: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.ensure_future(call)
+        self._tasks.append(task)
+        return task
+
+    async def _sample(self, prefix: str, num_samples: int, first: int) -> list[Rollout]:
+        """The rollouts of one request, their solutions checked: each text once, and as soon as it is there."""
+        rollouts = list(await self._policy(prefix, num_samples=num_samples, first_sample=first))
+        assert len(rollouts) == num_samples, (len(rollouts), num_samples)
+        solutions = dict.fromkeys(prefix + rollout.text for rollout in rollouts if rollout.text)
+        for solution in solutions:
+            if solution not in self._checks:
+                self._checks[solution] = self._start(self._check(solution))
+        await asyncio.gather(*(self._checks[solution] for solution in solutions))
+        return rollouts
+
+    async def _check(self, solution: str) -> Check:
+        return await self._verifier(solution)
+
+    async def _apply(self, node: int, request: asyncio.Task[list[Rollout]]) -> None:
+        growth = self._growth
+        rollouts = await request
+        terminals = [growth.graft(node, rollout) for rollout in rollouts]
+        for terminal in terminals:
+            if terminal is not None:
+                growth.nodes[terminal].check = self._checks[growth.nodes[terminal].text].result()
+        growth.record(node, terminals)
