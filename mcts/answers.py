@@ -5,6 +5,7 @@ tolerance, and nothing is called incorrect only because it could not be read.
 
 `quick` is the part that is safe anywhere: linear in the text, microseconds, no sympy. What it leaves open (None) needs
 `compare`, which may run for hours on `9^{9^{9^9}}`: call that in a process that can be killed (`pipelines.checking`).
+Programs (domain `code`) are never run here: their tests decide, in a sandbox (`pipelines.code_tests`).
 
 >>> compare(r"\dfrac{3}{6}", "0.5", "math").outcome
 'correct'
@@ -16,7 +17,7 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from mcts import gym_answers, readings
+from mcts import code_answers, gym_answers, readings
 from schemas import Outcome, Record
 
 Reason = Literal[
@@ -29,18 +30,21 @@ Reason = Literal[
     "unknown_domain",
     "timeout",
     "crashed",
+    "no_sandbox",
 ]
 """Why an answer is unscored.
 
 `answer_ambiguous`: right in one reading and wrong in another, such as 0.5 % for 0.5. `undecided`: both were read, and
 neither equality nor a difference could be shown. `timeout` and `crashed` are given by whoever runs `compare`.
+`no_sandbox`: a program whose tests may run in a sandbox only, where there was none.
 """
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
 MAX_ANSWER = 2_000
 """Longest answer in characters that is looked at."""
-MAX_GYM_ANSWER = 20_000
-"""The same for `reasoning_gym`, whose answers may be boards and lists of moves."""
+MAX_LONG_ANSWER = 20_000
+"""The same for `reasoning_gym` and `code`, whose answers may be boards, lists of moves and programs."""
+_LONG_DOMAINS = ("reasoning_gym", "code")
 _MAX_SOLUTION = 200_000
 
 
@@ -75,10 +79,12 @@ def find_answer(solution: str, domain: str) -> str | None:
     The last `Answer: X` line wins, else the last `\boxed{X}`, else `#### X`, else the last "the answer is X". Several
     boxes in one closing line are all the answer ("3, 4"), so that offering two values never counts as giving one. The
     last number of a text is never taken for its answer. In `reasoning_gym` an answer may run over several lines, up to
-    a blank one.
+    a blank one. In `code` it is the last block of Python, see `mcts.code_answers`.
     """
     tail = solution[-_MAX_SOLUTION:].encode("utf-8", "replace").decode()
     lines = list(_ANSWER_LINE.finditer(tail))
+    if domain == "code":
+        return code_answers.find(tail, lines[-1].end() if lines else None)
     if lines:
         rest = tail[lines[-1].end() :].strip().removeprefix("```").lstrip("\n")
         found = re.split(r"\n\s*\n" if domain == "reasoning_gym" else r"\n", rest, maxsplit=1)[0]
@@ -100,7 +106,7 @@ def is_cheap(answer: str, gold: str, domain: str, metadata: str = "{}") -> bool:
 
 
 def compare(answer: str, gold: str, domain: str, metadata: str = "{}") -> Check:
-    """Decides about one answer; may be slow, see the module.
+    """Decides about one answer; may be slow, see the module. A program is never run here, so it stays unscored.
 
     Raises:
       MemoryError: the comparison needs more than the process may have. Nothing else is raised for any answer.
@@ -110,15 +116,19 @@ def compare(answer: str, gold: str, domain: str, metadata: str = "{}") -> Check:
         return check
     if domain == "math":
         return _as_check(_symbolic(answer, gold), answer)
+    if domain == "code":
+        return unscored("no_sandbox", answer)
     return _as_check(gym_answers.score(answer, gold, metadata), answer)
 
 
 def quick(answer: str, gold: str, domain: str, metadata: str = "{}") -> Check | None:
-    """What can be decided without sympy or a scorer, or None."""
-    if domain not in ("math", "exact", "choice", "reasoning_gym"):
+    """What can be decided without sympy, a scorer or a run of tests, or None."""
+    if domain not in ("math", "exact", "choice", "reasoning_gym", "code"):
         return unscored("unknown_domain", answer[:MAX_ANSWER])
-    if len(answer) > (MAX_GYM_ANSWER if domain == "reasoning_gym" else MAX_ANSWER):
+    if len(answer) > (MAX_LONG_ANSWER if domain in _LONG_DOMAINS else MAX_ANSWER):
         return unscored("too_long")
+    if domain == "code":
+        return None if gold.strip() else unscored("gold_unreadable", answer)
     if readings.UNREADABLE.search(answer):
         return unscored("answer_unreadable", answer.encode("utf-8", "replace").decode())
     if _is_refusal(answer, gold):

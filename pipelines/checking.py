@@ -19,7 +19,6 @@ import math
 import os
 import pathlib
 import queue
-import resource
 import select
 import signal
 import struct
@@ -34,6 +33,7 @@ import msgspec
 
 from mcts import answers
 from mcts.answers import Check, unscored
+from pipelines import code_tests, sandbox
 from schemas import Problem, Record, digest
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -41,6 +41,8 @@ _LENGTH = struct.Struct(">I")
 _MAX_FRAME = 1 << 26
 _START_SECONDS = 120.0
 _CACHE_SIZE = 50_000
+_LEAST_SHARE = 0.05
+"""Part of a core that a program must use, or it counts as waiting."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -103,10 +105,12 @@ class _Checker:
             raise TimeoutError("the libraries do not load")
         _read_frame(self._replies)  # They are loaded, and the task begins.
         spent = 0
+        # What a model wrote may wait in a loop, and then computes a little.
+        least = wall_seconds * _LEAST_SHARE * os.sysconf("SC_CLK_TCK") if task.domain == "code" else 1
         while not _is_ready(self._replies, wall_seconds):
             # A busy machine only makes a task late: it is given up when it stops computing, or by its own timer.
             before, spent = spent, self._ticks()
-            if spent <= before:
+            if spent - before < max(least, 1):
                 raise TimeoutError("the task hangs without computing")
         return msgspec.msgpack.decode(_read_frame(self._replies), type=_Reply)
 
@@ -314,44 +318,53 @@ def _serve(limits: _Limits) -> NoReturn:
 
 def _in_fork(task: _Task, limits: _Limits, requests: int, replies: int) -> _Reply:
     result, to_parent = os.pipe()
+    secret, to_child = os.pipe()
     checker = os.getpid()
     child = os.fork()
     if not child:
-        for pipe in (result, requests, replies):
+        for pipe in (result, to_child, requests, replies):
             os.close(pipe)
-        _run_task(task, limits, checker, to_parent)
-    os.close(to_parent)
+        _run_task(task, limits, checker, to_parent, secret)
+    token = code_tests.new_token()
+    os.write(to_child, token)
+    for pipe in (to_parent, to_child, secret):
+        os.close(pipe)
     poll = select.poll()
     poll.register(result, select.POLLIN)
     poll.register(requests, select.POLLIN)
     if any(pipe == requests for pipe, _ in poll.poll()):  # One request at a time: this can only be its end.
         os.kill(child, signal.SIGKILL)
         os._exit(0)
-    try:
-        content = _read_frame(result)
-    except _Gone:
-        content = b""
+    check = _read_result(task, result, token)
     os.close(result)
-    _, status = os.waitpid(child, 0)
+    if task.domain == "code":
+        os.kill(child, signal.SIGKILL)  # It may have closed the pipe, or written nonsense, and go on.
+    _, status, used = os.wait4(child, 0)
+    if check is not None:
+        return _Reply(check=check, final=True)
     ended_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-    if content:
-        return _Reply(check=msgspec.msgpack.decode(content, type=Check), final=True)
-    spent = ended_by in (signal.SIGPROF, signal.SIGXCPU)
+    # The hard limit, which holds where a program switched the timer's signal off, kills without a word.
+    undone = ended_by == signal.SIGKILL and used.ru_utime + used.ru_stime >= limits.cpu_seconds
+    spent = undone or ended_by in (signal.SIGPROF, signal.SIGXCPU)
     return _Reply(check=unscored("timeout" if spent else "crashed", task.answer), final=spent)
 
 
-def _run_task(task: _Task, limits: _Limits, checker: int, result: int) -> NoReturn:
+def _read_result(task: _Task, result: int, token: bytes) -> Check | None:
+    """What the task found; None where it ended without."""
+    if task.domain == "code":
+        return code_tests.read_check(task.answer, result, token)
+    try:
+        return msgspec.msgpack.decode(_read_frame(result), type=Check)
+    except _Gone:
+        return None
+
+
+def _run_task(task: _Task, limits: _Limits, checker: int, result: int, secret: int) -> NoReturn:
     """Runs in the forked process, which ends with it."""
     _die_with(checker)
-    held = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    memory = held + limits.memory_mb * 2**20
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # The timer ends a task to the hundredth of a second; the limit, in whole seconds, holds if the timer was undone.
-    backstop = math.ceil(limits.cpu_seconds) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (backstop, backstop))
-    signal.setitimer(signal.ITIMER_PROF, limits.cpu_seconds)
+    sandbox.limit(limits.cpu_seconds, limits.memory_mb)
+    if task.domain == "code":
+        code_tests.judge(task.answer, task.gold, task.metadata, secret=secret, result=result)
     try:
         check = answers.compare(task.answer, task.gold, task.domain, task.metadata)
     except MemoryError:

@@ -19,10 +19,15 @@ class Problem(Record):
     source: str
     """Where it came from, for example `reasoning_gym/chain_sum` or a file's name."""
     domain: str
-    """Which checker decides about answers: `math`, `choice`, `exact`, `reasoning_gym`."""
+    """Which checker decides about answers: `math`, `choice`, `exact`, `reasoning_gym`, `code`."""
     question: str
     answer: str
-    """The gold answer. Reaches checkers and reference critics only, never a blind critic or a rollout."""
+    """The gold answer. Reaches checkers and reference critics only, never a blind critic or a rollout.
+
+    In `code` it is Python: the tests that a solution must pass.
+    """
     images: tuple[Image, ...] = ()
     metadata: str = "{}"
-    """JSON object with whatever else the source said; the reasoning-gym scorer reads its entry from here."""
+    """JSON object with whatever else the source said; the reasoning-gym scorer reads its entry from here, `code` its
+    `entry_point`: the name of the function that the tests' `check` is called with.
+    """

@@ -77,12 +77,14 @@ def test_check_keeps_the_answer_as_written():
     assert answers.compare("$5$", "5", "math") == answers.Check(outcome="correct", answer="$5$")
 
 
-@pytest.mark.parametrize("domain", ["code", "", "Math"])
+@pytest.mark.parametrize("domain", ["law", "", "Math"])
 def test_unknown_domain_is_unscored(domain):
     assert answers.compare("5", "5", domain).reason == "unknown_domain"
 
 
-@pytest.mark.parametrize(("domain", "limit"), [("math", 2_000), ("exact", 2_000), ("reasoning_gym", 20_000)])
+@pytest.mark.parametrize(
+    ("domain", "limit"), [("math", 2_000), ("exact", 2_000), ("reasoning_gym", 20_000), ("code", 20_000)]
+)
 def test_longer_answers_are_unscored_before_anything_else(domain, limit):
     assert answers.compare("1" * (limit + 1), "1", domain, "not json") == answers.unscored("too_long")
 

@@ -84,8 +84,8 @@ class Tabular(Record, frozen=True, kw_only=True):
     """What sources of rows have in common."""
 
     columns: Columns = Columns()
-    domain: Literal["math", "choice", "exact"] = "math"
-    """Checker of the answers."""
+    domain: Literal["math", "choice", "exact", "code"] = "math"
+    """Checker of the answers. In `code` the answer is the tests, and a list of them is joined by newlines."""
     source: str = ""
     """`Problem.source`; empty: the file's name, or the data set's."""
     answer_pattern: str | None = None
@@ -239,7 +239,7 @@ def _problem(row: Row, settings: Tabular) -> Problem:
     columns = settings.columns
     source = settings.source or row.source
     question = _question(row.values, columns.question, settings.max_question_chars)
-    answer = _answer(row.values, columns.answer, settings.answer_pattern)
+    answer = _answer(row.values, settings)
     return Problem(
         id=digest(source, question, answer) if columns.id is None else _id(row.values, columns.id),
         source=source,
@@ -269,12 +269,14 @@ def _question(values: Mapping[str, Any], column: str, max_chars: int) -> str:
     return _clean(question, column)
 
 
-def _answer(values: Mapping[str, Any], column: str, pattern: str | None) -> str:
+def _answer(values: Mapping[str, Any], settings: Tabular) -> str:
+    column, pattern = settings.columns.answer, settings.answer_pattern
     if column not in values:
         raise _Unfit("missing_answer", f"no key {column!r}, expected text or a number; it has {_brief(list(values))}")
     if values[column] is None:
         raise _Unfit("null_answer", f"{column!r} is null, expected text or a number")
-    answer = _clean(_scalar(values[column], column), column)
+    value = _tests(values[column]) if settings.domain == "code" else values[column]
+    answer = _clean(_scalar(value, column), column)
     if pattern is not None and answer.strip():
         match = re.search(pattern, answer)
         if match is None:
@@ -283,6 +285,11 @@ def _answer(values: Mapping[str, Any], column: str, pattern: str | None) -> str:
     if not answer.strip():
         raise _Unfit("empty_answer", f"{column!r} is {_brief(values[column])}, expected an answer")
     return answer.strip()
+
+
+def _tests(value: Any) -> Any:
+    """Tests as one text, where they are a list of texts (`test_list` of MBPP)."""
+    return "\n".join(value) if isinstance(value, list) and all(isinstance(test, str) for test in value) else value
 
 
 def _id(values: Mapping[str, Any], column: str) -> str:
