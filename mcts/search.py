@@ -205,7 +205,7 @@ class TreeSearch:
         settings, nodes = self._settings, self._growth.nodes
         while True:
             sides = {i: self._side(i) for i in steps}
-            unclear = [i for i in steps if sides[i] == "unclear" and nodes[i].sampled < settings.max_confirm_rollouts]
+            unclear = [i for i in steps if sides[i] == "unclear" and nodes[i].recorded < settings.max_confirm_rollouts]
             if not unclear or "below" in sides.values():
                 return
             yield [

@@ -1,6 +1,8 @@
 """What the servers' APIs differ in: how a request is worded for each, and how its reply is read. No HTTP here."""
 
+import itertools
 import json
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -120,10 +122,9 @@ def read_reply(body: bytes, request: Request, dialect: Dialect) -> Reply:
         if text is None:
             raise BadReply(f"choice {choice.index} has neither text nor message content")
         texts.append((_continuation(text, request, dialect), choice.finish_reason))
-    share, rest = divmod(total, len(texts))
     samples = tuple(
-        Sample(text=text, finish="length" if finish == "length" else "stop", tokens=share + (i < rest))
-        for i, (text, finish) in enumerate(texts)
+        Sample(text=text, finish="length" if finish == "length" else "stop", tokens=tokens)
+        for (text, finish), tokens in zip(texts, _shares(total, [len(text) + 1 for text, _ in texts]), strict=True)
     )
     details = usage.prompt_tokens_details
     return Reply(
@@ -136,6 +137,17 @@ def read_reply(body: bytes, request: Request, dialect: Dialect) -> Reply:
             completion_tokens=total,
         ),
     )
+
+
+def _shares(total: int, lengths: Sequence[int]) -> list[int]:
+    """A request's tokens shared out over its samples, in proportion to lengths; servers count them together.
+
+    Each share is rounded where it begins and ends, so that they sum to the total. A text's end counts as one more
+    character: an empty text has cost something, too.
+    """
+    whole = sum(lengths)
+    ends = [round(total * end / whole) for end in itertools.accumulate(lengths)]
+    return [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def _continuation(text: str, request: Request, dialect: Dialect) -> str:

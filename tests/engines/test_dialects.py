@@ -114,7 +114,7 @@ def test_a_service_that_cannot_constrain_raw_text_is_named_with_the_remedy():
 def test_a_raw_reply_is_read():
     reply = read_reply(
         body(
-            {"index": 0, "text": " a", "finish_reason": "stop"},
+            {"index": 0, "text": " abcde", "finish_reason": "stop"},
             {"index": 1, "text": " b", "finish_reason": "length"},
             usage={
                 "prompt_tokens": 20,
@@ -129,10 +129,10 @@ def test_a_raw_reply_is_read():
         raw(),
     )
     assert reply.usage == Usage(requests=1, samples=2, prompt_tokens=20, cached_tokens=16, completion_tokens=7)
-    # Seven tokens over two samples: nobody says whose, so the first has the odd one.
+    # Seven tokens over texts of six and two characters, each with its end: 4.9 and 2.1.
     assert reply.samples == (
-        Sample(text=" a", finish="stop", tokens=4),
-        Sample(text=" b", finish="length", tokens=3),
+        Sample(text=" abcde", finish="stop", tokens=5),
+        Sample(text=" b", finish="length", tokens=2),
     )
 
 
