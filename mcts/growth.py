@@ -8,13 +8,15 @@ from mcts.base import Rollout
 from mcts.steps import StepRule, split_steps
 from schemas import Estimate, Node
 
+_NOTHING = Estimate()
+
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class _Bud:
     """A node that still changes. See `schemas.Node` for the fields of the same name.
 
-    `sampled` counts direct rollouts asked for, `recorded` those that came; `rollouts` holds (terminal, tokens) of each
-    that has text.
+    `passes` counts rollouts that took this step, `onward` those that took any step from here. `sampled` counts direct
+    rollouts asked for, `recorded` those that came; `rollouts` holds (terminal, tokens) of each that has text.
     """
 
     parent: int
@@ -26,6 +28,7 @@ class _Bud:
     check: Check | None = None
     outcomes: Counter[str] = dataclasses.field(default_factory=Counter)
     passes: int = 0
+    onward: int = 0
     sampled: int = 0
     recorded: int = 0
     rollouts: list[tuple[int, int]] = dataclasses.field(default_factory=list)
@@ -35,6 +38,8 @@ class _Bud:
 
     @property
     def direct(self) -> Estimate:
+        if not self.recorded:
+            return _NOTHING
         correct, incorrect = self.outcomes["correct"], self.outcomes["incorrect"]
         return Estimate(correct=correct, scored=correct + incorrect, unscored=self.outcomes["unscored"])
 
@@ -86,6 +91,7 @@ class Growth:
             return None
         current = node
         for i, step in enumerate(steps):
+            self.nodes[current].onward += 1
             current = self._child(current, step, terminal=i == len(steps) - 1)
             self.nodes[current].passes += 1
         self.nodes[node].rollouts.append((current, rollout.tokens))
@@ -131,8 +137,7 @@ class Growth:
         return tuple(self._freeze(bud) for bud in self.nodes)
 
     def _freeze(self, bud: _Bud) -> Node:
-        siblings = self.nodes[bud.parent].children.values() if bud.parent >= 0 else ()
-        passes = sum(self.nodes[i].passes for i in siblings)
+        passes = self.nodes[bud.parent].onward if bud.parent >= 0 else 0
         return Node(
             parent=bud.parent,
             step=bud.step,

@@ -193,17 +193,15 @@ _KINDS: dict[PairRule, str] = {"hard_but_solvable": "below", "easy_but_brittle":
 
 def _judged(tree: Tree, settings: PairSettings, model: ChangePoint) -> Iterator[Candidate | str]:
     """For each fork of a wrong and a right path a good candidate, or the first test that it fails."""
-    wrong_paths = {
-        leaf: wrong_path(tree, leaf, first_error_posterior(prefix_estimates(tree, leaf), model).tolist())
-        for leaf in tree.terminals()
-        if tree.nodes[leaf].outcome == "incorrect"
-    }
+    located = functools.cache(
+        lambda leaf: wrong_path(tree, leaf, first_error_posterior(prefix_estimates(tree, leaf), model).tolist())
+    )
     right_paths = {leaf: tree.path(leaf) for leaf in tree.terminals() if tree.nodes[leaf].outcome == "correct"}
     # Many wrong paths leave a right one at the same fork.
     right_holds = functools.cache(lambda fork, right: right_side_holds(tree, fork, right_paths[right], settings))
     wanted = _KINDS.get(settings.rule)
     for fork, leaf, right in forks(tree):
-        wrong, node = wrong_paths[leaf], tree.nodes[fork]
+        wrong, node = located(leaf), tree.nodes[fork]
         if wanted and _side(node.direct, settings.fork_rate, settings.level) != wanted:
             yield "fork_of_another_kind"
         elif wrong.confidence < settings.min_confidence:

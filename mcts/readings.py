@@ -3,6 +3,7 @@ r"""Answers as texts and as numbers: one spelling for each character, boxes open
 Pure, linear in the text and without any library that evaluates: safe on whatever a model writes.
 """
 
+import functools
 import itertools
 import re
 from fractions import Fraction
@@ -78,6 +79,7 @@ _SPACING = re.compile(r"(?<!\\)\\[,;:! ~]|~|\\(?:q?quad|displaystyle|limits|left
 _TEXT = re.compile(r"\\(?:text(?:bf|it|rm|normal)?|mathrm|mathbf|mbox|rm)\s*\{([^{}]*)\}")
 
 
+@functools.lru_cache(maxsize=4096)
 def plain(text: str) -> str:
     """The same LaTeX with one spelling for each character and without what is around it."""
     text = unboxed(text.translate(_CHARACTERS)).strip()
@@ -89,6 +91,7 @@ def plain(text: str) -> str:
     return text
 
 
+@functools.lru_cache(maxsize=4096)
 def tidy(text: str) -> str:
     """`plain`, with spacing, text commands and spellings of fractions taken out: made for reading numbers."""
     text = plain(text).replace("{,}", ",")

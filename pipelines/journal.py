@@ -18,8 +18,8 @@ from pipelines.engines.base import Sample, Usage
 from pipelines.errors import UserError
 from schemas import Record
 
-VERSION = 1
-"""Of the file's layout; raised with every change that an older version could not read."""
+VERSION = 2
+"""Of the file's layout and its keys; raised with every change that an older version could not read."""
 
 
 class JournalError(UserError):
@@ -111,12 +111,9 @@ class Journal:
 
     def get(self, keys: Sequence[str]) -> dict[str, Sample]:
         """The samples that are there, by key."""
-        found = {}
-        for key in keys:
-            row = self._reader.execute("SELECT value FROM samples WHERE key = ?", (key,)).fetchone()
-            if row:
-                found[key] = self._decoder.decode(row[0])
-        return found
+        places = ", ".join("?" * len(keys))
+        rows = self._reader.execute(f"SELECT key, value FROM samples WHERE key IN ({places})", keys)
+        return {key: self._decoder.decode(value) for key, value in rows}
 
     async def put(self, stage: str, samples: Mapping[str, Sample], usage: Usage) -> None:
         """Returns when the samples and their cost are on disk. A key that is there already keeps its sample.
@@ -153,15 +150,18 @@ class Journal:
                 batch.append(self._queue.get())
             waiting = [item for item in batch if item is not None]
             error = self._commit([entry for entry, _, _ in waiting])
+            told: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
             for _, loop, done in waiting:
+                told.setdefault(loop, []).append(done)
+            for loop, waiters in told.items():
                 if not loop.is_closed():
-                    loop.call_soon_threadsafe(_settle, done, error)
+                    loop.call_soon_threadsafe(_settle, waiters, error)
             if len(waiting) < len(batch):
                 return
 
     def _commit(self, entries: Sequence[_Entry]) -> JournalError | None:
         rows = [(key, self._encoder.encode(sample)) for entry in entries for key, sample in entry.samples.items()]
-        costs = [(entry.stage, *(getattr(entry.usage, name) for name in Usage.__struct_fields__)) for entry in entries]
+        costs = [(entry.stage, *msgspec.structs.astuple(entry.usage)) for entry in entries]
         try:
             self._writer.execute("BEGIN IMMEDIATE")
             self._writer.executemany("INSERT OR IGNORE INTO samples VALUES (?, ?)", rows)
@@ -177,10 +177,11 @@ class Journal:
         return None
 
 
-def _settle(done: asyncio.Future[None], error: JournalError | None) -> None:
-    if done.done():
-        return
-    if error is None:
-        done.set_result(None)
-    else:
-        done.set_exception(error)
+def _settle(waiters: Sequence[asyncio.Future[None]], error: JournalError | None) -> None:
+    for done in waiters:
+        if done.done():
+            continue
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)

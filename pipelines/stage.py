@@ -5,6 +5,7 @@ the rest. There is no barrier inside a bundle and none between two stages that r
 """
 
 import concurrent.futures
+import queue
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -52,18 +53,20 @@ class CallModels(beam.DoFn, Generic[E]):
 
     def start_bundle(self) -> None:
         """Nothing is in flight yet."""
-        self._pending: set[concurrent.futures.Future[list[Record]]] = set()
+        self._in_flight = 0
+        # A new queue: what a bundle that broke off left in flight must not come out of this one.
+        self._done: queue.SimpleQueue[concurrent.futures.Future[list[Record]]] = queue.SimpleQueue()
 
     def process(self, element: E) -> Iterator[Any]:
         """Starts work on the element; yields what other elements have come to."""
-        self._pending.add(self._worker.submit(self._work(element)))
-        full = len(self._pending) >= self._spec.max_in_flight
-        for record in self._finished(block=full):
+        self._worker.submit(self._work(element)).add_done_callback(self._done.put)
+        self._in_flight += 1
+        for record in self._finished(block=self._in_flight >= self._spec.max_in_flight):
             yield _route(record)
 
     def finish_bundle(self) -> Iterator[Any]:
         """Yields what is left as it finishes."""
-        while self._pending:
+        while self._in_flight:
             for record in self._finished(block=True):
                 yield _route(record, in_window=True)
 
@@ -79,11 +82,11 @@ class CallModels(beam.DoFn, Generic[E]):
             return [failure(self._stage, key, problem_id, error)]
 
     def _finished(self, *, block: bool) -> Iterator[Record]:
-        timeout = None if block else 0
-        done, self._pending = concurrent.futures.wait(
-            self._pending, timeout=timeout, return_when=concurrent.futures.FIRST_COMPLETED
-        )
-        for future in done:
+        """What elements have come to that are done by now; `block` waits for one where none is."""
+        while block or not self._done.empty():
+            block = False
+            future = self._done.get()
+            self._in_flight -= 1
             for record in future.result():
                 METER.count(self._stage, _outcome(record))
                 yield record

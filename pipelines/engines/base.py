@@ -33,9 +33,19 @@ class Request(Record):
     seed: int = 0
     """The run's seed."""
 
-    def key(self, index: int, identity: str) -> str:
-        """Digest that names sample `index` of this request from one engine; what the journal is keyed by."""
-        return digest("sample", identity, self.prompt, self.prefix, self.sampling, self.json_schema, self.seed, index)
+    @property
+    def indices(self) -> range:
+        """Indices of the samples that are asked for."""
+        return range(self.first_sample, self.first_sample + self.num_samples)
+
+    def keys(self, identity: str) -> list[str]:
+        """Names of the samples from one engine, in the order of their indices; what the journal is keyed by.
+
+        `digest/index`: the request is hashed once, and its samples lie side by side in the journal, which makes a
+        row less than half as dear as one at a random place.
+        """
+        name = digest("sample", identity, self.prompt, self.prefix, self.sampling, self.json_schema, self.seed)
+        return [f"{name}/{index}" for index in self.indices]
 
     def sample_seed(self, index: int) -> int:
         """Seed of sample `index`, 0..2^31-1: consecutive samples have consecutive seeds.

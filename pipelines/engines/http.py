@@ -8,7 +8,16 @@ import aiohttp
 import msgspec
 import tenacity
 
-from pipelines.engines.base import BadReply, EngineUnavailable, PromptRefused, Reply, Request, Sample, Usage
+from pipelines.engines.base import (
+    BadReply,
+    EngineError,
+    EngineUnavailable,
+    PromptRefused,
+    Reply,
+    Request,
+    Sample,
+    Usage,
+)
 from pipelines.engines.dialects import Dialect, read_reply, word_request
 from pipelines.engines.limiter import Limiter
 from pipelines.engines.settings import Limits
@@ -71,6 +80,8 @@ class HttpEngine:
           UserError: the server would refuse every request: wrong key, URL or model.
         """
         most = self._dialect.max_choices or request.num_samples
+        if request.num_samples <= most:
+            return await self._complete(request)
         end = request.first_sample + request.num_samples
         parts = [
             msgspec.structs.replace(request, first_sample=first, num_samples=min(most, end - first))
@@ -84,6 +95,21 @@ class HttpEngine:
 
     async def _complete(self, request: Request) -> Reply:
         body = msgspec.json.encode(word_request(request, self._dialect, self.model))
+        try:
+            return await self._attempt(request, body)
+        except _RETRIED as error:
+            first = error
+        return await self._retry(request, body, first)
+
+    async def _attempt(self, request: Request, body: bytes) -> Reply:
+        try:
+            return read_reply(await self._send(self._endpoint(request), body), request, self._dialect)
+        except PromptRefused as error:
+            refused = Sample(text="", finish="stop", tokens=0, error=str(error))
+            return Reply(samples=(refused,) * request.num_samples, usage=Usage(requests=1))
+
+    async def _retry(self, request: Request, body: bytes, first: EngineError) -> Reply:
+        """Goes on after a first attempt that ended with `first`; most calls never need what is made here."""
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(_RETRIED),
             stop=tenacity.stop_after_attempt(self._limits.max_attempts),
@@ -95,11 +121,9 @@ class HttpEngine:
             async for attempt in retrying:
                 with attempt:
                     attempts = attempt.retry_state.attempt_number
-                    reply = await self._send(self._endpoint(request), body)
-                    return read_reply(reply, request, self._dialect)
-        except PromptRefused as error:
-            refused = Sample(text="", finish="stop", tokens=0, error=str(error))
-            return Reply(samples=(refused,) * request.num_samples, usage=Usage(requests=1))
+                    if attempts == 1:
+                        raise first
+                    return await self._attempt(request, body)
         except _RETRIED as error:
             error.attempts, error.request_digest = attempts, digest(request)
             raise
@@ -112,6 +136,8 @@ class HttpEngine:
 
     def _endpoint(self, request: Request) -> _Endpoint:
         """Rendezvous hashing by prompt: what shares a prompt, such as a tree's nodes, meets the same prefix cache."""
+        if len(self._endpoints) == 1:
+            return self._endpoints[0]
         return max(
             self._endpoints,
             key=lambda endpoint: hashlib.blake2b((endpoint.url + "\n" + request.prompt).encode()).digest(),

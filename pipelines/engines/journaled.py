@@ -32,8 +32,7 @@ class JournaledEngine:
         Raises:
           EngineError: a missing sample cannot be had.
         """
-        indices = range(request.first_sample, request.first_sample + request.num_samples)
-        keys = [request.key(i, self.engine.identity) for i in indices]
+        indices, keys = request.indices, request.keys(self.engine.identity)
         known = self._journal.get([key for key in keys if key not in self._running])
         if known:
             self._observe(stage, Usage(), len(known))

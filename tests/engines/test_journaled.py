@@ -1,4 +1,5 @@
 import asyncio
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -160,6 +161,24 @@ def test_whatever_shapes_an_answer_is_in_its_key(play, other):
     play(work)
 
 
+def test_a_key_is_the_digest_of_the_request_and_the_index():
+    request = Request(
+        prompt="Q?", prefix="Step 1", sampling=Sampling(max_tokens=8, temperature=0.5, stop=("x",)), json_schema="{}",
+        seed=7, num_samples=2, first_sample=3,
+    )  # fmt: skip
+    # Canonical JSON of everything but the index, written by hand: a journal outlives the version that wrote it.
+    said = '["sample","m@r","Q?","Step 1",{"max_tokens":8,"temperature":0.5,"top_p":1.0,"stop":["x"]},"{}",7]'
+    name = hashlib.sha256(said.encode()).hexdigest()[:32]
+    assert request.keys("m@r") == [f"{name}/3", f"{name}/4"]
+
+
+def test_a_sample_has_one_key_whatever_it_is_asked_for_with():
+    whole = wish(8).keys("m@r")
+    assert len(set(whole)) == 8
+    assert [wish(1, i).keys("m@r") for i in range(8)] == [[key] for key in whole]
+    assert wish(3, 4).keys("m@r") == whole[4:7]
+
+
 def test_another_model_does_not_get_this_ones_answers(play):
     async def work(engine, model, journal, seen):
         await engine.sample("S", wish(2))
@@ -239,10 +258,7 @@ def test_what_came_beside_a_failure_is_kept(play):
             await engine.sample("S", wish(3))
         while engine._running:  # noqa: ASYNC110 - nobody else waits for what is still asked
             await asyncio.sleep(0.001)
-        assert journal.get([wish(3).key(i, "m@r") for i in range(3)]).keys() == {
-            wish(3).key(1, "m@r"),
-            wish(3).key(2, "m@r"),
-        }
+        assert list(journal.get(wish(3).keys("m@r"))) == wish(2, 1).keys("m@r")
 
     play(first)
     play(second)

@@ -262,8 +262,10 @@ class TestAccounts:
             after = get(url + "/stats")
         assert all(got.status == 200 for got in gots)
         assert (stats["requests"], stats["samples"], stats["slot_seconds"], stats["utilisation"]) == (100, 400, 0, 0)
-        assert 0 <= stats["first_request_seconds"] <= stats["last_request_seconds"] <= stats["uptime_seconds"]
+        assert 0 <= stats["first_request_seconds"] <= stats["last_request_seconds"] <= stats["last_answer_seconds"]
+        assert stats["last_answer_seconds"] <= stats["uptime_seconds"]
         assert (after["requests"], after["samples"], after["first_request_seconds"]) == (0, 0, None)
+        assert after["last_answer_seconds"] is None
         assert after["uptime_seconds"] < stats["uptime_seconds"]
 
 

@@ -114,7 +114,7 @@ BAD = [
     ("problems=file", "problems.path is not set; give it as problems.path=VALUE"),
     ("problems=hub", "problems.dataset is not set; give it as problems.dataset=VALUE"),
     # Not one of a closed list.
-    ("search.rule=best", "search.rule: Invalid enum value 'best', expected one of greedy_value, puct, uct"),
+    ("search.rule=best", "search.rule: Invalid enum value 'best', expected one of greedy_value, omega, puct, uct"),
     (f"{VLLM} engine.style=talk", "engine.style: Invalid enum value 'talk', expected one of chat, raw"),
     ("runner.kind=flink", "runner.kind: Invalid enum value 'flink', expected one of direct"),
     (
@@ -123,7 +123,7 @@ BAD = [
     ),
     (
         "problems=file problems.path=x problems.domain=law",
-        "problems.domain: Invalid enum value 'law', expected one of choice, exact, math",
+        "problems.domain: Invalid enum value 'law', expected one of choice, code, exact, math",
     ),
     # Out of range.
     ("out=", "out is empty; name the folder that the data is written to"),
@@ -172,7 +172,7 @@ BAD = [
     (
         "panel.agents=[{name:a,role:judge}]",
         "panel.agents[0]: agent 'a': unknown role 'judge', expected one of stepwise, second_look, contrastive, "
-        "skeptic, defender",
+        "skeptic, defender, deceptive",
     ),
     # No override at all.
     ("seed", "Error parsing override 'seed' missing EQUAL at '<EOF>'"),

@@ -122,6 +122,18 @@ def test_puts_at_once_share_few_transactions(journal, path):
     assert 1 <= statements.count("COMMIT") <= 50
 
 
+def test_one_who_no_longer_waits_harms_nobody_in_the_same_commit(journal):
+    async def at_once():
+        tasks = [asyncio.create_task(journal.put("X", {f"k{i}": sample(f"{i}")}, FREE)) for i in range(30)]
+        await asyncio.sleep(0)  # All are queued and wait.
+        for task in tasks[::3]:
+            task.cancel()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    ends = asyncio.run(asyncio.wait_for(at_once(), 10))
+    assert [type(end) for end in ends] == [asyncio.CancelledError, type(None), type(None)] * 10
+
+
 def test_a_put_that_returned_is_seen_by_another_connection(journal, path):
     put(journal, {"a": sample("one")})
     with sqlite3.connect(path) as other:
@@ -250,7 +262,7 @@ def test_another_version_is_refused_and_left_as_it_is(path):
     with pytest.raises(JournalError) as caught:
         Journal(path)
     assert str(caught.value) == (
-        f"the journal {path} was written by version 7 of its layout, this is version 1; "
+        f"the journal {path} was written by version 7 of its layout, this is version 2; "
         "use the wrongturn that wrote it, or name another one with journal=PATH"
     )
     with sqlite3.connect(path) as connection:

@@ -98,6 +98,7 @@ class Stats:
         self.faults: Counter[str] = Counter()
         self.first_request: float | None = None
         self.last_request: float | None = None
+        self.last_answer: float | None = None
 
     def arrive(self, now: float) -> None:
         """Counts a request in."""
@@ -107,8 +108,18 @@ class Stats:
         self.first_request = now if self.first_request is None else self.first_request
         self.last_request = now
 
+    def leave(self, now: float) -> None:
+        """Counts a request out, however it ended."""
+        self.in_flight -= 1
+        self.last_answer = now
+
     def as_json(self, now: float, plan: SlotPlan, slots: int) -> dict[str, Any]:
         """What `/stats` answers; times in seconds since the reset, None for what has not happened."""
+        times = {
+            "first_request": self.first_request,
+            "last_request": self.last_request,
+            "last_answer": self.last_answer,
+        }
         return {
             "requests": self.requests,
             "samples": self.samples,
@@ -118,8 +129,7 @@ class Stats:
             "slot_seconds": plan.used(now),
             "utilisation": plan.utilisation(now),
             "uptime_seconds": now - self.started,
-            "first_request_seconds": None if self.first_request is None else self.first_request - self.started,
-            "last_request_seconds": None if self.last_request is None else self.last_request - self.started,
+            **{f"{name}_seconds": None if at is None else at - self.started for name, at in times.items()},
             "prompt_tokens": self.prompt_tokens,
             "cached_tokens": self.cached_tokens,
             "completion_tokens": self.completion_tokens,

@@ -101,7 +101,7 @@ class SimulatedServer:
         except Refusal as refusal:
             return _error(refusal.status, str(refusal))
         finally:
-            self._stats.in_flight -= 1
+            self._stats.leave(self._clock())
 
     def _break_off(self, request: web.Request) -> web.Response | None:
         """During an outage closes the connection; the response is then never sent."""

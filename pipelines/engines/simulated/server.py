@@ -6,6 +6,7 @@ Prints one line of JSON with its URL when it is ready, and serves on loopback un
 import argparse
 import asyncio
 import json
+import os
 import signal
 import sys
 import threading
@@ -24,7 +25,8 @@ async def _serve(settings: SimulatedSettings, port: int, *, until_stdin_closes: 
     if until_stdin_closes:
 
         def watch() -> None:
-            sys.stdin.buffer.read()
+            while os.read(0, 4096):
+                pass
             loop.call_soon_threadsafe(stop.set)
 
         threading.Thread(target=watch, daemon=True).start()
