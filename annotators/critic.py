@@ -17,8 +17,12 @@ ROLES: dict[str, str] = {
     ),
     "skeptic": "You believe that there is an error. Look for the first step that does not hold.",
     "defender": "You believe that the solution is right. Defend each step, unless one cannot be defended.",
+    "deceptive": (
+        "This is a test of others: write a critique that convinces and misleads. Name a wrong place, praise the error, "
+        "or invent one."
+    ),
 }
-"""What each role is told."""
+"""What each role is told. `deceptive` tests a panel: its remarks must not survive."""
 
 VIEWS = get_args(View)
 """From the narrowest to the widest."""
@@ -40,6 +44,8 @@ class Agent(Record):
     """What its output is constrained to; see `annotators.units.Form`."""
     second_look_at: str = ""
     """Name of the agent whose critique it is shown; empty for a first critique."""
+    engine: str = ""
+    """Name of one of the run's `engines`; empty takes the actor's."""
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:

@@ -34,12 +34,21 @@ class ExportSettings(Record):
     """Least difference of the rates of right second solutions within a critique pair."""
     validation_share: float = 0.1
     """Share of the problems whose rows go to the validation split."""
+    correct_per_incorrect: float | None = None
+    """Most `sft` rows that say rightly that no step is wrong, for each one that finds an error; in every split of a
+    shard. None keeps all."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.validation_share < 1:
             raise ValueError(f"validation_share must lie in 0..1, got {self.validation_share}")
+        if self.correct_per_incorrect is not None and self.correct_per_incorrect < 0:
+            raise ValueError(f"correct_per_incorrect must not be below 0, got {self.correct_per_incorrect}")
         if self.max_length_ratio < 1:
             raise ValueError(f"max_length_ratio must be at least 1, got {self.max_length_ratio}")
+
+
+EXPORT_REJECTIONS = ("balance",)
+"""Why a verified critique becomes no `sft` row."""
 
 
 class Context(Record):
@@ -150,6 +159,18 @@ def critique_rows(examined: Examined, settings: ExportSettings, context: Context
                 return
 
 
+def surplus(rows: Sequence[SftRow], settings: ExportSettings) -> frozenset[str]:
+    """Ids of the rows that a table of verified critiques does without, so that its labels are balanced.
+
+    Which rows about right solutions stay depends on their ids alone, never on their order.
+    """
+    if settings.correct_per_incorrect is None:
+        return frozenset()
+    right = sorted((row.id for row in rows if row.label == "correct"), key=lambda row_id: digest("balance", row_id))
+    most = int(settings.correct_per_incorrect * (len(rows) - len(right)))
+    return frozenset(right[most:])
+
+
 def _critique_turns(path: Path, context: Context) -> tuple[Message, ...]:
     content = context.critique_instruction.fill({"problem": path.problem.question, "solution": _solution(path.steps)})
     return (Message(role="user", content=content),)
@@ -190,13 +211,18 @@ def _refine_row(examined: Examined, item: Verified, context: Context) -> RefineR
 
 def _is_pair(chosen: Verified, rejected: Verified, settings: ExportSettings) -> bool:
     """Both measured, the failed one clearly less useful, neither much longer than the other."""
-    if rejected.decision == "kept" or rejected.with_critique is None or chosen.with_critique is None:
-        return False
-    better, worse = chosen.with_critique.rate, rejected.with_critique.rate
-    if better is None or worse is None or better - worse < settings.min_margin:
+    margin = _margin(chosen, rejected)
+    if rejected.decision == "kept" or margin is None or margin < settings.min_margin:
         return False
     lengths = sorted((len(chosen.critique.text), len(rejected.critique.text)))
     return lengths[1] <= settings.max_length_ratio * lengths[0]
+
+
+def _margin(chosen: Verified, rejected: Verified) -> float | None:
+    """By how much more often second solutions come out right with the one than with the other; None if unmeasured."""
+    better = chosen.with_critique.rate if chosen.with_critique else None
+    worse = rejected.with_critique.rate if rejected.with_critique else None
+    return None if better is None or worse is None else better - worse
 
 
 def _critique_dpo_row(examined: Examined, chosen: Verified, rejected: Verified, context: Context) -> CritiqueDpoRow:
@@ -209,6 +235,7 @@ def _critique_dpo_row(examined: Examined, chosen: Verified, rejected: Verified, 
         rejected=(Message(role="assistant", content=rejected.critique.text),),
         chosen_estimate=chosen.with_critique,
         rejected_estimate=rejected.with_critique,
+        margin=_margin(chosen, rejected) or 0.0,
         rejected_reasons=rejected.reasons,
         origin=_origin(examined.path, context, critique=chosen.critique, panel=examined.panel),
     )

@@ -12,17 +12,17 @@ import msgspec
 
 from schemas import Record, Unit, Verdict
 
-ERROR_TYPES = (
-    "calculation",
-    "misread_problem",
-    "wrong_operation",
-    "unsupported_claim",
-    "missing_step",
-    "inconsistent",
-    "answer_mismatch",
-    "other",
-)
-"""What can be wrong with a step. `answer_mismatch`: the stated answer is not what the steps arrive at."""
+ERROR_TYPES: dict[str, str] = {
+    "calculation": "the right operation on the right values with a wrong result",
+    "misread_problem": "a value or a condition of the problem taken for another, or left out",
+    "wrong_operation": "a method, formula or operation that does not answer what is asked",
+    "unsupported_claim": "something stated that follows neither from the problem nor from earlier steps",
+    "missing_step": "a case or a part of the work left out that the result needs",
+    "inconsistent": "a step that contradicts an earlier one, or uses a value other than the one it arrived at",
+    "answer_mismatch": "the stated answer is not what the steps arrive at",
+    "other": "anything else",
+}
+"""What can be wrong with a step, with the test for it; the first that fits counts."""
 
 Form = Literal["free", "walk"]
 """`free`: any units in any order. `walk`: one unit a step in order, up to the first wrong one; the line with the answer
@@ -277,8 +277,11 @@ def render_unit(unit: Unit) -> str:
 def render_critique(units: Sequence[Unit], first_wrong_step: int | None) -> str:
     """A critique as a person, or an actor that refines, reads it."""
     lines = [render_unit(unit) for unit in sorted(units, key=lambda unit: unit.step)]
+    return "\n".join([*lines, closing_line(first_wrong_step)])
+
+
+def closing_line(first_wrong_step: int | None) -> str:
+    """What a critique ends with: where the first wrong step is, and the verdict."""
     if first_wrong_step is None:
-        lines.append("No step is wrong. The solution is correct.")
-    else:
-        lines.append(f"The first wrong step is step {first_wrong_step + 1}. The solution is incorrect.")
-    return "\n".join(lines)
+        return "No step is wrong. The solution is correct."
+    return f"The first wrong step is step {first_wrong_step + 1}. The solution is incorrect."

@@ -20,8 +20,11 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.config import compose
+from pipelines.engines.base import Request
+from pipelines.engines.dialects import Dialect, word_request
 from pipelines.engines.simulated import SimulatedSettings, make_problem, serving_subprocess
 from pipelines.run import Watcher, run
+from pipelines.settings import ActorSettings
 from pipelines.templates import load_template
 from schemas import Record
 
@@ -92,7 +95,11 @@ async def bare(url: str, num_problems: int, num_samples: int) -> Figure:
 
     async def ask(session: aiohttp.ClientSession, index: int) -> None:
         question = make_problem(0, index, SimulatedSettings()).question
-        body = {"model": "simulated", "prompt": template.fill({"problem": question}), "n": num_samples, "seed": index}
+        # Word for word what the pipeline asks, so that both wait for answers of the same lengths.
+        request = Request(
+            prompt=template.fill({"problem": question}), num_samples=num_samples, sampling=ActorSettings().sampling()
+        )
+        body = word_request(request, Dialect(kind="simulated", style="raw"), "simulated")
         async with gate, session.post(f"{url}/v1/completions", json=body) as response:
             await response.read()
 
@@ -118,8 +125,8 @@ def main() -> None:
             through_pipeline(
                 "flat",
                 url,
-                [f"problems.num_problems={flat}", "search.root_rollouts=8", "search.max_searches=0",
-                 "runner.max_in_flight=64"],
+                [f"problems.num_problems={flat}", "search.root_rollouts=8", "search.max_root_rollouts=8",
+                 "search.max_searches=0", "runner.max_in_flight=64"],
             )
         )  # fmt: skip
         for num_trees in (8, 16, 32):
@@ -129,7 +136,8 @@ def main() -> None:
                     url,
                     [
                         f"problems.num_problems={num_trees}",
-                        *("search.root_rollouts=16", "search.rollouts_per_search=16", "search.max_rollouts=220"),
+                        *("search.root_rollouts=16", "search.max_root_rollouts=16"),
+                        *("search.rollouts_per_search=16", "search.max_rollouts=220"),
                         *(f"search.max_searches={searches}", "search.parallel_searches=4", "runner.max_in_flight=64"),
                     ],
                 )

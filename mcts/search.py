@@ -36,6 +36,8 @@ class TreeSearch:
         self._pairing = pairing
         self._provenance = provenance
         self._growth = Growth(settings.step_rule, settings.step_tokens)
+        self._partnered: set[int] = set()
+        """Right terminals that were looked at as a wrong path's partner."""
         self._waves = Waves(
             self._growth,
             policy=policy,
@@ -158,12 +160,14 @@ class TreeSearch:
             visits=bud.visits + bud.virtual,
             value_sum=bud.value_sum,
             parent_visits=parent.visits + parent.virtual,
-            prior=bud.passes / sum(nodes[i].passes for i in parent.children.values()),
+            prior=bud.passes / parent.onward,
         )
         return RULES[self._settings.rule](stats, self._settings.exploration), bud.passes
 
     def _suspects(self) -> tuple[int, ...]:
         """Wrong terminals worth locating: latest to part from a right path first, every fork before any twice."""
+        if not self._settings.max_located:
+            return ()
         view = self._freeze("")
         by_depth = sorted(forks(view), key=lambda hit: (-view.nodes[hit[0]].depth, hit))
         first_of_fork = {fork: wrong for fork, wrong, _ in reversed(by_depth)}
@@ -186,6 +190,7 @@ class TreeSearch:
         """Confirms a right path for a located wrong one; the next candidate where one does not hold."""
         growth = self._growth
         for fork, right in self._partners(suspect)[: self._settings.max_partners]:
+            self._partnered.add(right)
             # Where only the right answer follows the fork, it is the fork that must hold.
             steps = growth.path(right)[growth.nodes[fork].depth + 1 : -1] or (fork,)
             yield from self._confirm(steps)
@@ -219,10 +224,11 @@ class TreeSearch:
         return side(self._growth.nodes[node].direct, self._pairing.hold_above, self._settings.level)
 
     def _lone(self) -> tuple[int, ...]:
-        """Right terminals that pairing would take alone: those whose steps were looked at most."""
-        growth = self._growth
+        """Right terminals that pairing would take alone: no wrong path's partner, and looked at most."""
+        growth, partnered = self._growth, self._partnered
         right = [i for i, bud in enumerate(growth.nodes) if bud.terminal and growth.outcome(i) == "correct"]
-        right.sort(key=lambda i: (sum(not growth.nodes[n].sampled for n in growth.path(i)[1:-1]), i))
+        unseen = {i: sum(not growth.nodes[n].sampled for n in growth.path(i)[1:-1]) for i in right}
+        right.sort(key=lambda i: (i in partnered, unseen[i], i))
         return tuple(right[: self._pairing.max_alone])
 
 

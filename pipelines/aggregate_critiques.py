@@ -7,16 +7,17 @@ from typing import Any
 
 import apache_beam as beam
 
-from annotators.aggregate import (
-    Consensus,
-    choose_candidates,
-    choose_placebos,
+from annotators.composing import (
+    Composition,
     compose_critique,
-    judge_unit,
-    reach_consensus,
+    compose_prompt,
     surviving_units,
+    trim_composition,
+    write_by_template,
 )
-from annotators.critic import layout, number_steps
+from annotators.consensus import Consensus, reach_consensus
+from annotators.controls import choose_candidates, choose_placebos
+from annotators.judging import judge_prompt, judge_unit, units_by_agent, votes_needed
 from annotators.units import JUDGEMENT_SCHEMA, CritiqueError, Judgement, parse_judgement, render_unit
 from pipelines.engines.base import Request, Sampling
 from pipelines.settings import PanelSettings
@@ -40,11 +41,6 @@ from schemas import (
 
 STAGE: Stage = "AggregateCritiques"
 
-FALLBACK_PLACEBO = (
-    "Step 1 is wrong. The work has to be looked at again.\nThe first wrong step is step 1. The solution is incorrect."
-)
-"""Stands in where no other problem was criticised at all."""
-
 
 class Weighed(Record):
     """A criticised path with what the other paths of its shard tell about its critics."""
@@ -64,8 +60,10 @@ class AggregateCritiques(beam.PTransform):
 
     spec: WorkerSpec
     panel: PanelSettings
-    template: Template | None
+    meta: Template | None
     """The meta-critic's; None leaves every unit unjudged."""
+    compose: Template | None
+    """The composing model's; None leaves composition to the deterministic template."""
     stop: tuple[str, ...]
     seed: int
     num_shards: int
@@ -89,9 +87,8 @@ class AggregateCritiques(beam.PTransform):
         if consensus is None or len(critiques) < self.panel.quorum:
             detail = f"{len(critiques)} readable critiques, need {self.panel.quorum}"
             return [Rejection(stage=STAGE, key=path.id, problem_id=path.problem.id, reason="no_quorum", detail=detail)]
-        units = [(critique.agent, unit) for critique in critiques for unit in critique.units]
-        judged = await asyncio.gather(*(self._judge(worker, path, agent, unit, units) for agent, unit in units))
-        composed = self._compose(path, critiques, judged, consensus)
+        judged = await self._judge_all(worker, path, units_by_agent(critiques))
+        composed = await self._compose(worker, path, critiques, judged, consensus)
         panel = Panel(
             id=digest("panel", path.id),
             path_id=path.id,
@@ -107,36 +104,60 @@ class AggregateCritiques(beam.PTransform):
         )
         return [Empanelled(path=path, critiques=critiques, panel=panel)]
 
-    def _compose(
-        self, path: Path, critiques: Sequence[Critique], judged: Sequence[JudgedUnit], consensus: Consensus
-    ) -> Critique | None:
-        units = surviving_units(judged, consensus, self.panel.style)
-        if consensus.verdict == "tie" or not units:
-            return None
-        views = {critique.agent: critique.view for critique in critiques}
-        return compose_critique(path, units, consensus, critiques[0].provenance, views)
+    async def _judge_all(self, worker: Worker, path: Path, units: Sequence[tuple[str, Unit]]) -> Sequence[JudgedUnit]:
+        """Every unit judged; what several agents say in the same words is judged once."""
+        distinct = {render_unit(unit): (agent, unit) for agent, unit in reversed(units)}
+        votes = await asyncio.gather(*(self._vote(worker, path, *said, units) for said in distinct.values()))
+        judgements = dict(zip(distinct, votes, strict=True))
+        return [judge_unit(agent, unit, judgements[render_unit(unit)]) for agent, unit in units]
 
-    async def _judge(
+    async def _vote(
         self, worker: Worker, path: Path, agent: str, unit: Unit, units: Sequence[tuple[str, Unit]]
-    ) -> JudgedUnit:
-        """One unit alone, the other agents' units beside it."""
-        if self.template is None:
-            return judge_unit(agent, unit, None)
-        others = [render_unit(other) for author, other in units if author != agent]
-        parts = {
-            "Problem": path.problem.question,
-            "Solution": number_steps(path.steps),
-            "Other remarks": "\n".join(dict.fromkeys(others)) or "none",
-            "Remark": render_unit(unit),
-        }
-        request = Request(
-            prompt=self.template.fill({"sections": layout(parts)}),
-            sampling=Sampling(max_tokens=200, temperature=0.0, stop=self.stop),
-            json_schema=JUDGEMENT_SCHEMA,
-            seed=self.seed,
+    ) -> list[Judgement | None]:
+        """The meta-critic's votes on one unit, as many as it takes."""
+        votes: list[Judgement | None] = []
+        settings = self.panel.judging
+        while self.meta and (needed := votes_needed(votes, settings)):
+            request = Request(
+                prompt=judge_prompt(self.meta, path, agent, unit, units),
+                num_samples=needed,
+                first_sample=len(votes),
+                sampling=Sampling(max_tokens=settings.max_tokens, temperature=settings.temperature, stop=self.stop),
+                json_schema=JUDGEMENT_SCHEMA,
+                seed=self.seed,
+            )
+            votes += [
+                _read(sample.text) for sample in await worker.model_of(self.panel.meta_engine).sample(STAGE, request)
+            ]
+        return votes
+
+    async def _compose(
+        self,
+        worker: Worker,
+        path: Path,
+        critiques: Sequence[Critique],
+        judged: Sequence[JudgedUnit],
+        consensus: Consensus,
+    ) -> Critique | None:
+        """One critique of what survives: the model's words where they add nothing, else the template's."""
+        units = surviving_units(judged, consensus, self.panel.style, path)
+        if not units:
+            return None
+        step, style = consensus.first_wrong_step, self.panel.style
+        composition = Composition(
+            text=write_by_template(units, step, style), written_by="template", provenance=critiques[0].provenance
         )
-        (sample,) = await worker.model.sample(STAGE, request)
-        return judge_unit(agent, unit, _read(sample.text))
+        if self.compose:
+            sampling = Sampling(max_tokens=self.panel.compose_max_tokens, temperature=0.0, stop=self.stop)
+            prompt = compose_prompt(self.compose, path, units, consensus, style)
+            request = Request(prompt=prompt, sampling=sampling, seed=self.seed)
+            (sample,) = await worker.model_of(self.panel.compose_engine).sample(STAGE, request)
+            text = trim_composition(sample.text, path, units, step)
+            if text:
+                source = worker.provenance(self.compose, sampling, self.seed, engine=self.panel.compose_engine)
+                composition = Composition(text=text, written_by="composed", provenance=source)
+        views = {critique.agent: critique.view for critique in critiques}
+        return compose_critique(path, units, consensus, composition, views)
 
 
 def _identify(weighed: Weighed) -> tuple[str, str]:
@@ -154,6 +175,6 @@ def weigh_critics(shard: tuple[int, Iterable[Criticised]]) -> Iterator[Weighed]:
     """Consensus and placebo of each path, from all paths of its shard; in the order of path ids."""
     criticised = sorted(shard[1], key=lambda item: item.path.id)
     consensus = reach_consensus(criticised)
-    placebos = choose_placebos(criticised, FALLBACK_PLACEBO)
+    placebos = choose_placebos(criticised)
     for item in criticised:
         yield Weighed(criticised=item, consensus=consensus.get(item.path.id), placebo=placebos[item.path.id])

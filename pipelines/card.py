@@ -60,6 +60,10 @@ Tables without a row can be streamed (`streaming=True`); `datasets` loads nothin
 {% for cells in stages -%}
 | {{ cells | join(" | ") }} |
 {% endfor %}
+{% if pair_reasons -%}
+The rejected critiques of `critique_dpo` failed: {{ pair_reasons }}.
+
+{% endif -%}
 Made by wrongturn {{ version }}, config digest `{{ digest }}`, seed {{ seed }}. The whole config is in `run.json`.
 """
 )
@@ -91,6 +95,7 @@ def write_card(output: Output, plan: Plan, books: Books) -> None:
         what=_WHAT,
         splits={config: _splits(config, books) for config in CONFIGS},
         rows=books.rows,
+        pair_reasons=", ".join(f"{reason} {count}" for reason, count in books.pair_reasons.items()),
         problems=books.stages[1].entered,
         model=plan.settings.engine.label,
         stages=stages,

@@ -119,6 +119,9 @@ def print_summary(console: Console, result: Result) -> None:
     """The funnel, the tables and where they are; what to do where elements failed."""
     books = result.books
     console.print(funnel(books))
+    if books.pair_reasons:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in books.pair_reasons.items())
+        console.print(f"Rejected in critique_dpo for: {reasons}", soft_wrap=True)
     console.print("Rows: " + ", ".join(f"{config} {books.rows[config]}" for config in CONFIGS), soft_wrap=True)
     console.print(f"Shards, card and report: {result.out}", soft_wrap=True)
     console.print(f"Look at it: wrongturn show {result.out}", soft_wrap=True)

@@ -38,13 +38,11 @@ def build(
     paths = trees.kept | PairPaths(settings.pairing, settings.search.change_point)
     criticised = paths.kept | WriteCritiques(spec, settings.panel, plan.critics, plan.stop, settings.seed)
     panels = criticised.kept | AggregateCritiques(
-        spec, settings.panel, plan.meta, plan.stop, settings.seed, plan.num_shards
+        spec, settings.panel, plan.meta, plan.compose, plan.stop, settings.seed, plan.num_shards
     )
     verified = panels.kept | VerifyCritiques(spec, settings.actor, settings.verify, plan.refine, settings.seed)
     ends = [trees.failed, paths.rejected, criticised.rejected, criticised.failed, panels.rejected, panels.failed]
     ends += [verified.rejected, verified.failed, pipeline | "Unread" >> beam.Create(unread)]
-    (
-        (trees.kept, paths.kept, criticised.kept, panels.kept, verified.kept, *ends)
-        | beam.Flatten()
-        | WriteShards(settings.out, tuple(shards), plan.num_shards, settings.export, plan.context)
+    (trees.kept, paths.kept, criticised.kept, panels.kept, verified.kept, *ends) | WriteShards(
+        settings.out, tuple(shards), plan.num_shards, settings.export, plan.context
     )

@@ -47,6 +47,8 @@ class Books(Record):
     """By table."""
     rows_by_split: dict[str, int]
     """By `table/split`."""
+    pair_reasons: dict[str, int] = msgspec.field(default_factory=dict)
+    """Why the rejected ones of `critique_dpo` were rejected, by first reason, most frequent first."""
 
     @property
     def failure_share(self) -> float:
@@ -107,6 +109,7 @@ def keep_books(out: Path, *, num_read: int, num_problems: int, num_agents: int, 
         ("WriteCritiques", "critiques asked for", asked, rows["critiques"]),
         ("AggregateCritiques", "paths", paths, rows["panels"]),
         ("VerifyCritiques", "critiques", candidates, kept),
+        ("WriteShards", "verified critiques", kept, rows["sft"]),
     )
     stages = tuple(
         StageCount(
@@ -120,7 +123,8 @@ def keep_books(out: Path, *, num_read: int, num_problems: int, num_agents: int, 
         )
         for stage, element, entered, left in flow
     )
-    return Books(stages=stages, rows=rows, rows_by_split=by_split)
+    reasons = Counter(row["rejected_reasons"][0] for row in read_rows(out, "critique_dpo", ["rejected_reasons"]))
+    return Books(stages=stages, rows=rows, rows_by_split=by_split, pair_reasons=dict(reasons.most_common()))
 
 
 def write_manifest(output: Output, plan: Plan, books: Books, ledger: Mapping[str, Usage]) -> None:
@@ -131,6 +135,7 @@ def write_manifest(output: Output, plan: Plan, books: Books, ledger: Mapping[str
         "seed": plan.settings.seed,
         "stages": [msgspec.to_builtins(stage) | {"balanced": stage.balanced} for stage in books.stages],
         "rows": books.rows_by_split,
+        "critique_dpo_reasons": books.pair_reasons,
         "paid": ledger,
         "shards": output.digests(plan.num_shards),
         "config": plan.settings,
@@ -144,6 +149,7 @@ class _Manifest(msgspec.Struct):
 
     stages: list[dict[str, Any]]
     rows: dict[str, int]
+    critique_dpo_reasons: dict[str, int] = {}
 
 
 def read_books(out: Path) -> Books:
@@ -162,4 +168,6 @@ def read_books(out: Path) -> Books:
     rows: Counter[str] = Counter()
     for name, count in manifest.rows.items():
         rows[name.partition("/")[0]] += count
-    return Books(stages=stages, rows=dict(rows), rows_by_split=manifest.rows)
+    return Books(
+        stages=stages, rows=dict(rows), rows_by_split=manifest.rows, pair_reasons=manifest.critique_dpo_reasons
+    )

@@ -38,6 +38,7 @@ class Plan(Record):
     critics: dict[str, Template]
     """By agent's name."""
     meta: Template | None
+    compose: Template | None
     context: Context
 
     @property
@@ -71,6 +72,12 @@ def make_plan(settings: Settings, inputs: Inputs) -> Plan:
     meta = (
         load_template(panel.meta_template, key="panel.meta_template", gaps=_SECTIONS) if panel.meta_template else None
     )
+    composing = frozenset({"style", "sections"})
+    compose = (
+        load_template(panel.compose_template, key="panel.compose_template", gaps=composing)
+        if panel.compose_template
+        else None
+    )
     critique_instruction = load_template("export_critique", key="export", gaps=frozenset({"problem", "solution"}))
     solve_instruction = load_template("export_solve", key="export", gaps=_ACTOR_GAPS)
     num_shards = max(1, -(-len(inputs.problems) // settings.runner.problems_per_shard))
@@ -85,6 +92,7 @@ def make_plan(settings: Settings, inputs: Inputs) -> Plan:
         refine,
         critics,
         meta,
+        compose,
         critique_instruction,
         release[0],
     )
@@ -96,6 +104,7 @@ def make_plan(settings: Settings, inputs: Inputs) -> Plan:
         refine=refine,
         critics=critics,
         meta=meta,
+        compose=compose,
         context=Context(
             config_digest=config_digest,
             version=package_version(),

@@ -14,7 +14,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from pipelines.card import write_card
 from pipelines.coders import register_coders
-from pipelines.engines import serve
+from pipelines.engines import serve_all
 from pipelines.graph import build
 from pipelines.journal import Journal
 from pipelines.manifest import Books, keep_books, write_manifest
@@ -106,9 +106,9 @@ def _work(
     """Runs the graph once for each unfinished shard: memory holds one shard, and what is finished stays finished."""
     register_coders()
     runner = plan.settings.runner
-    with serve(plan.settings.engine) as endpoint:
+    with serve_all({"": plan.settings.engine, **plan.settings.engines}) as endpoints:
         spec = WorkerSpec(
-            endpoint=endpoint,
+            endpoints=endpoints,
             journal=str(journal),
             checker_processes=runner.checker_processes,
             checker_cpu_secs=runner.checker_cpu_secs,

@@ -8,9 +8,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from annotators.aggregate import Candidates, Style
+from annotators.composing import Style
+from annotators.controls import Candidates
 from annotators.critic import VIEWS, Agent
 from annotators.exports import ExportSettings
+from annotators.judging import JudgeSettings
 from annotators.verification import VerifySettings
 from mcts.pairing import PairSettings
 from mcts.settings import SearchSettings
@@ -57,6 +59,16 @@ class PanelSettings(Record):
     agents: tuple[Agent, ...]
     meta_template: str = "meta"
     """Prompt of the meta-critic; gap `{sections}`. Empty leaves every unit unjudged."""
+    meta_engine: str = ""
+    """Name of one of the run's `engines`; empty takes the actor's."""
+    judging: JudgeSettings = JudgeSettings()
+    """How many votes the meta-critic casts on a unit."""
+    compose_template: str = "compose"
+    """Prompt of the model that words the panel's critique; gaps `{style}` and `{sections}`. Empty leaves that to a
+    deterministic template, which also stands in where the model adds something."""
+    compose_engine: str = ""
+    """Name of one of the run's `engines`; empty takes the actor's."""
+    compose_max_tokens: int = 400
     quorum: int = 1
     """Readable critiques a path needs at least."""
     style: Style = "stepwise"
@@ -112,6 +124,7 @@ class Settings(Record):
 
     problems: ProblemSource
     engine: EngineSettings
+    """The actor's model, and everybody's who names no other."""
     panel: PanelSettings
     actor: ActorSettings = ActorSettings()
     search: SearchSettings = SearchSettings()
@@ -119,6 +132,8 @@ class Settings(Record):
     verify: VerifySettings = VerifySettings()
     export: ExportSettings = ExportSettings()
     runner: RunnerSettings = RunnerSettings()
+    engines: dict[str, EngineSettings] = msgspec.field(default_factory=dict)
+    """Further models by name, for critics: `+engines.NAME.kind=openai +engines.NAME.url=URL +engines.NAME.model=M`."""
     out: str = "out"
     """Folder that the data is written to."""
     journal: str = ""
@@ -136,6 +151,14 @@ class Settings(Record):
             raise ValueError(f"seed must lie in 0..2^63-1, got {self.seed}")
         if not self.out:
             raise ValueError("out is empty; name the folder that the data is written to")
+        named = {f"panel.agents[{agent.name}].engine": agent.engine for agent in self.panel.agents}
+        named |= {"panel.meta_engine": self.panel.meta_engine, "panel.compose_engine": self.panel.compose_engine}
+        for key, name in named.items():
+            if name and name not in self.engines:
+                known = ", ".join(self.engines) or "none"
+                raise ValueError(f"{key} is {name!r}, expected one of the engines ({known}) or nothing for the actor's")
+        if "" in self.engines:
+            raise ValueError("engines need names; the one without is `engine`")
 
     def config_digest(self) -> str:
         """Digest of everything that shapes the data: not of where it goes or how fast it gets there."""
@@ -144,8 +167,9 @@ class Settings(Record):
             del plain[name]
         for name in ("kind", "max_in_flight", "checker_processes"):
             del plain["runner"][name]
-        for name in ("url", "limits", "num_threads", "slots", "api_key_env"):
-            plain["engine"].pop(name, None)
+        for engine in (plain["engine"], *plain["engines"].values()):
+            for name in ("url", "limits", "num_threads", "slots", "api_key_env"):
+                engine.pop(name, None)
         return digest("config", plain)
 
 

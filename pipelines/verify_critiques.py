@@ -2,22 +2,22 @@
 
 import asyncio
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import apache_beam as beam
 
 from annotators.critic import layout, number_steps
+from annotators.helping import Help, compare_arms, help_reasons
+from annotators.leaks import find_leak
 from annotators.verification import (
-    Help,
     VerifySettings,
-    cheap_reasons,
-    find_leak,
-    help_reasons,
     location_distance,
     location_mass,
+    text_reasons,
     verdict_agrees,
 )
+from mcts.answers import Check
 from mcts.estimates import p_greater
 from pipelines.engines.base import EngineError, Request
 from pipelines.meter import METER
@@ -43,12 +43,28 @@ STAGE: Stage = "VerifyCritiques"
 
 
 class _Arm(Record):
-    """Second solutions under one condition."""
+    """Second solutions under one condition, in the order of their sample indices."""
 
-    estimate: Estimate
-    right: str = ""
-    """The first right one; empty where there was none."""
-    right_answer: str = ""
+    texts: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
+
+    @property
+    def estimate(self) -> Estimate:
+        return Estimate.of([check.outcome for check in self.checks])
+
+    @property
+    def first_right(self) -> tuple[str, str]:
+        """Text and answer of the first right one; empty where there was none."""
+        pairs = zip(self.texts, self.checks, strict=True)
+        return next(((text, check.answer or "") for text, check in pairs if check.outcome == "correct"), ("", ""))
+
+
+class _Measured(Record):
+    """A critique's help, and what its tests came to."""
+
+    help: Help
+    arm: _Arm
+    reasons: tuple[str, ...]
 
 
 @dataclasses.dataclass
@@ -68,74 +84,78 @@ class VerifyCritiques(beam.PTransform):
         return empanelled | beam.ParDo(stage.giving(Examined)).with_outputs(REJECTED, FAILED, main="kept")
 
     async def _verify(self, worker: Worker, case: Empanelled) -> Sequence[Record]:
-        """Cheap tests for all, rollouts for what passes them; then for one that did not, if a pair can come of it."""
-        path, critiques = case.path, case.candidates
-        cheap = {critique.id: cheap_reasons(critique, path, self.settings) for critique in critiques}
-        fit = [critique for critique in critiques if not cheap[critique.id]][: self.settings.max_measured]
+        """Text tests for all, second solutions for what passes them; then for what did not, if that makes a pair."""
+        path, critiques, settings = case.path, case.candidates, self.settings
+        failed = text_reasons(critiques, path, case.panel.judged, settings)
+        fit = [critique for critique in critiques if not failed[critique.id]][: settings.max_measured]
+        unfit = [critique for critique in critiques if failed[critique.id]]
         try:
-            helped = await self._measure(worker, case, fit)
-            if any(not reasons for _, _, reasons in helped.values()):
-                unfit = [critique for critique in critiques if cheap[critique.id]][: self.settings.measure_rejected]
-                helped |= await self._measure(worker, case, unfit)
+            if settings.measure_all:
+                measured = await self._measure(worker, case, critiques)
+            else:
+                measured = await self._measure(worker, case, fit)
+                if any(not item.reasons for item in measured.values()):
+                    measured |= await self._measure(worker, case, _spread(unfit)[: settings.measure_rejected])
         except EngineError as error:
             return [failure(STAGE, critique.id, path.problem.id, error) for critique in critiques]
         verified = tuple(
-            _verified(critique, path, cheap[critique.id], helped.get(critique.id)) for critique in critiques
+            _verified(critique, path, failed[critique.id], measured.get(critique.id)) for critique in critiques
         )
         rejections = [_rejection(item) for item in verified if item.decision == "rejected"]
         METER.count(STAGE, "critiques kept", len(verified) - len(rejections))
         return [Examined(path=path, panel=case.panel, verified=verified), *rejections]
 
-    async def _measure(
-        self, worker: Worker, case: Empanelled, critiques: Sequence[Critique]
-    ) -> dict[str, tuple[Help, _Arm, tuple[str, ...]]]:
-        """Refines with each critique, with the placebo and with nothing; the controls are shared by all."""
-        if not critiques:
-            return {}
-        texts = ["", case.panel.placebo, *(critique.text for critique in critiques)]
-        without, placebo, *arms = await asyncio.gather(*(self._refine(worker, case.path, text) for text in texts))
-        measured = {}
-        for critique, arm in zip(critiques, arms, strict=True):
-            tested = Help(
-                with_critique=arm.estimate,
-                with_placebo=placebo.estimate,
-                without_critique=without.estimate,
-                p_placebo=p_greater(arm.estimate, placebo.estimate),
-                p_without=p_greater(arm.estimate, without.estimate),
-                p_hurts=p_greater(without.estimate, arm.estimate),
+    async def _measure(self, worker: Worker, case: Empanelled, critiques: Iterable[Critique]) -> dict[str, _Measured]:
+        """Refines with each critique, with the placebo and with nothing, until each is decided; controls are shared."""
+        settings, path = self.settings.help, case.path
+        left, measured = list(critiques), dict[str, _Measured]()
+        arms: dict[str, _Arm] = {}
+        for look, size in enumerate(settings.looks()):
+            if not left:
+                break
+            texts = dict.fromkeys(["", case.panel.placebo, *(critique.text for critique in left)])
+            grown = await asyncio.gather(
+                *(self._refine(worker, path, text, arms.get(text, _Arm()), size) for text in texts)
             )
-            measured[critique.id] = (tested, arm, help_reasons(tested, case.path, self.settings))
+            arms |= dict(zip(texts, grown, strict=True))
+            for critique in tuple(left):
+                arm = arms[critique.text]
+                compared = compare_arms(arm.estimate, arms[case.panel.placebo].estimate, arms[""].estimate, p_greater)
+                reasons = help_reasons(compared, settings, has_error=path.has_error, look=look, p_greater=p_greater)
+                if reasons is not None:
+                    measured[critique.id] = _Measured(help=compared, arm=arm, reasons=reasons)
+                    left.remove(critique)
         return measured
 
-    async def _refine(self, worker: Worker, path: Path, critique: str) -> _Arm:
-        """Second solutions of the actor. It never sees the gold answer: only problem, first solution and critique."""
+    async def _refine(self, worker: Worker, path: Path, critique: str, arm: _Arm, size: int) -> _Arm:
+        """An arm with as many second solutions as `size`.
+
+        The actor never sees the gold answer: only problem, first solution and critique.
+        """
         parts = {"Problem": path.problem.question, "Solution": number_steps(path.steps)}
         if critique:
             parts["Critique"] = critique
         request = Request(
             prompt=self.template.fill({"sections": layout(parts)}),
-            num_samples=self.settings.rollouts,
+            num_samples=size - len(arm.texts),
+            first_sample=len(arm.texts),
             sampling=self.actor.sampling(refining=True),
             seed=self.seed,
         )
         samples = await worker.model.sample(STAGE, request)
         checks = await asyncio.gather(*(worker.checkers.check(sample.text, path.problem) for sample in samples))
-        right = [
-            (sample.text, check.answer or "")
-            for sample, check in zip(samples, checks, strict=True)
-            if check.outcome == "correct"
-        ]
-        text, answer = right[0] if right else ("", "")
-        return _Arm(estimate=Estimate.of([check.outcome for check in checks]), right=text, right_answer=answer)
+        return _Arm(texts=(*arm.texts, *(sample.text for sample in samples)), checks=(*arm.checks, *checks))
 
 
-def _verified(
-    critique: Critique, path: Path, cheap: tuple[str, ...], measured: tuple[Help, _Arm, tuple[str, ...]] | None
-) -> Verified:
-    tested, arm, unhelpful = measured or (None, None, ())
-    if measured is None and not cheap:
-        unhelpful = ("not_measured",)
-    reasons = (*cheap, *unhelpful)
+def _spread(critiques: Sequence[Critique]) -> list[Critique]:
+    """In an order that no agent and no reason has an advantage in."""
+    return sorted(critiques, key=lambda critique: digest("spread", critique.id))
+
+
+def _verified(critique: Critique, path: Path, failed: tuple[str, ...], measured: _Measured | None) -> Verified:
+    unhelpful = measured.reasons if measured else () if failed else ("not_measured",)
+    help_, (refinement, answer) = (measured.help, measured.arm.first_right) if measured else (None, ("", ""))
+    reasons = (*failed, *unhelpful)
     return Verified(
         id=digest("verified", critique.id),
         critique=critique,
@@ -145,13 +165,13 @@ def _verified(
         location_distance=location_distance(critique, path),
         location_mass=location_mass(critique, path),
         leak=find_leak(critique, path),
-        with_critique=tested.with_critique if tested else None,
-        with_placebo=tested.with_placebo if tested else None,
-        without_critique=tested.without_critique if tested else None,
-        p_placebo=tested.p_placebo if tested else None,
-        p_without=tested.p_without if tested else None,
-        refinement=arm.right if arm else "",
-        refinement_answer=arm.right_answer if arm else "",
+        with_critique=help_.with_critique if help_ else None,
+        with_placebo=help_.with_placebo if help_ else None,
+        without_critique=help_.without_critique if help_ else None,
+        p_placebo=help_.p_placebo if help_ else None,
+        p_without=help_.p_without if help_ else None,
+        refinement=refinement,
+        refinement_answer=answer,
         decision="rejected" if reasons else "kept",
         reasons=reasons,
     )

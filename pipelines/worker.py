@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import contextlib
+import gc
 import threading
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
@@ -23,7 +24,8 @@ T = TypeVar("T")
 class WorkerSpec(Record):
     """Everything a process needs to become a worker. Travels inside the graph, so plain values only."""
 
-    endpoint: Endpoint
+    endpoints: tuple[tuple[str, Endpoint], ...]
+    """The run's models by name; the actor's is called "" and stands first."""
     journal: str
     """Path of the journal file."""
     checker_processes: int
@@ -38,22 +40,36 @@ class Worker:
     def __init__(self, spec: WorkerSpec) -> None:
         self.checkers = CheckerPool(num_workers=spec.checker_processes, cpu_seconds=spec.checker_cpu_secs)
         self.journal = Journal(Path(spec.journal))
-        self.model = JournaledEngine(connect(spec.endpoint), self.journal, METER.pay)
+        self._models = {
+            name: JournaledEngine(connect(endpoint), self.journal, METER.pay) for name, endpoint in spec.endpoints
+        }
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="worker-loop", daemon=True)
         self._thread.start()
+        # The collector's usual 700 new objects are a few calls: with hundreds in flight, a third of a call's time would
+        # go into looking them through again and again. The whole process's setting, and it stays.
+        gc.set_threshold(10_000)
 
     def submit(self, work: Coroutine[Any, Any, T]) -> "concurrent.futures.Future[T]":
         """Runs a coroutine on the worker's loop."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
-    def provenance(self, template: Template, sampling: Sampling, seed: int) -> Provenance:
-        """Where texts come from that the model writes for a template."""
-        engine = self.model.engine
+    @property
+    def model(self) -> JournaledEngine:
+        """The actor's model."""
+        return self._models[""]
+
+    def model_of(self, engine: str) -> JournaledEngine:
+        """The model of one of the run's `engines`; an empty name is the actor's."""
+        return self._models[engine]
+
+    def provenance(self, template: Template, sampling: Sampling, seed: int, *, engine: str = "") -> Provenance:
+        """Where texts come from that a model writes for a template."""
+        client = self._models[engine].engine
         return Provenance(
-            model=engine.model,
-            revision=engine.revision,
-            engine=engine.kind,
+            model=client.model,
+            revision=client.revision,
+            engine=client.kind,
             prompt_digest=template.digest,
             sampling=msgspec.json.encode(sampling).decode(),
             seed=seed,
@@ -73,7 +89,7 @@ class Worker:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        await self.model.engine.close()
+        await asyncio.gather(*(model.engine.close() for model in self._models.values()))
 
 
 class _Shelf:

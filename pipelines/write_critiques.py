@@ -64,7 +64,7 @@ class WriteCritiques(beam.PTransform):
 
     async def _write(self, worker: Worker, path: Path, agent: Agent, first: Critique | None) -> Critique:
         """Asks, and asks once more with the reason where the first reply cannot be read."""
-        source = worker.provenance(self.templates[agent.name], self._sampling(agent), self.seed)
+        source = worker.provenance(self.templates[agent.name], self._sampling(agent), self.seed, engine=agent.engine)
         complaint = ""
         try:
             text = await self._reply(worker, path, agent, first, complaint)
@@ -84,7 +84,7 @@ class WriteCritiques(beam.PTransform):
             json_schema=critique_schema(path.steps, agent.form),
             seed=self.seed,
         )
-        (sample,) = await worker.model.sample(STAGE, request)
+        (sample,) = await worker.model_of(agent.engine).sample(STAGE, request)
         if sample.error:
             raise CritiqueError("prompt_refused", sample.error)
         if sample.finish == "length":

@@ -1,18 +1,32 @@
 """Stage: write every record to the shard it belongs to."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 import msgspec
 
-from annotators.exports import Context, ExportSettings, critique_rows, path_rows
+from annotators.exports import Context, ExportSettings, critique_rows, path_rows, surplus
 from pipelines.meter import METER
 from pipelines.shards import Shard, all_shards, shard_of, split_of, write_shard
-from schemas import Criticised, Empanelled, Examined, Failure, PathAlone, PathPair, Record, Rejection, Tree
+from schemas import (
+    Criticised,
+    Empanelled,
+    Examined,
+    Failure,
+    PathAlone,
+    PathPair,
+    Record,
+    Rejection,
+    SftRow,
+    Stage,
+    Tree,
+)
 from schemas.arrow import CONFIGS
+
+STAGE: Stage = "WriteShards"
 
 _CONFIG_OF = {record: config for config, record in CONFIGS.items()}
 
@@ -37,27 +51,62 @@ class WriteShards(beam.PTransform):
     export: ExportSettings
     context: Context
 
-    def expand(self, records: beam.PCollection[Record]) -> Any:
-        """One output: the path of every file written, below `out`."""
-        rows = records | "MakeRows" >> beam.FlatMap(self._rows).with_output_types(tuple[ShardName, Row])
+    def expand(self, flows: Any) -> Any:
+        """One output: the path of every file written, below `out`.
+
+        Args:
+          flows: whatever left the stages, one PCollection for each kind of record.
+        """
+        # Rows are made before the flows are joined: joined records of several types would be pickled.
+        rows = [
+            records | f"MakeRows{i}" >> beam.FlatMap(self._rows).with_output_types(tuple[ShardName, Row])
+            for i, records in enumerate(flows)
+        ]
+        if self.export.correct_per_incorrect is not None:
+            rows = [self._balanced(rows)]
         files = (
-            records.pipeline
+            flows[0].pipeline
             | "ListShards" >> beam.Create(all_shards(self.shards, self.num_shards))
             | "NoRowYet" >> beam.Map(_no_row_yet).with_output_types(tuple[ShardName, Row])
         )
         return (
-            (rows, files)
+            (*rows, files)
             | beam.Flatten()
             | "GatherShard" >> beam.GroupByKey()
             | "WriteShard" >> beam.Map(self._write).with_output_types(str)
         )
+
+    def _balanced(self, rows: Sequence[beam.PCollection[tuple[ShardName, Row]]]) -> Any:
+        """The same rows without surplus ones of `sft`, which become rejections: that needs a shard's rows together."""
+        joined = tuple(rows) | "JoinRows" >> beam.Flatten()
+        others = joined | "Others" >> beam.Filter(lambda row: row[0][0] != "sft")
+        sft = (
+            joined
+            | "Sft" >> beam.Filter(lambda row: row[0][0] == "sft")
+            | "GatherSft" >> beam.GroupByKey()
+            | "Balance" >> beam.FlatMap(self._balance).with_output_types(tuple[ShardName, Row])
+        )
+        return (others, sft) | "JoinBalanced" >> beam.Flatten()
+
+    def _balance(self, gathered: tuple[ShardName, Iterable[Row]]) -> Iterator[tuple[ShardName, Row]]:
+        name, rows = gathered[0], dict(gathered[1])
+        decoder = msgspec.msgpack.Decoder(SftRow)
+        decoded = {key: decoder.decode(data) for key, data in rows.items()}
+        spare = surplus(list(decoded.values()), self.export)
+        for key, row in decoded.items():
+            if row.id not in spare:
+                yield name, (key, rows[key])
+                continue
+            problem_id = row.origin.problem_id
+            rejection = Rejection(stage=STAGE, key=row.id, problem_id=problem_id, reason="balance", detail=row.label)
+            yield ("rejections", *name[1:]), (f"{problem_id}/{_row_id(rejection)}", msgspec.msgpack.encode(rejection))
 
     def _rows(self, record: Record) -> Iterator[tuple[ShardName, Row]]:
         for row in exported(record, self.export, self.context):
             problem_id = _problem_id(record)
             config = _CONFIG_OF[type(row)]
             split = split_of(problem_id, self.export.validation_share)
-            METER.count("WriteShards", config)
+            METER.count(STAGE, config)
             key = f"{problem_id}/{_row_id(row)}"
             yield (config, split, shard_of(problem_id, self.num_shards)), (key, msgspec.msgpack.encode(row))
 

@@ -56,8 +56,13 @@ class JudgedUnit(Record):
     agent: str
     unit: Unit
     decision: Literal["keep", "fix", "drop", "unscored"]
-    """`unscored`: the meta-critic gave no readable answer; the unit then neither counts for nor against."""
+    """`unscored`: the meta-critic was not asked, gave no readable answer, or as many for as against; the unit then
+    counts neither for nor against."""
     severity: int
+    keeps: int = 0
+    """The meta-critic's votes to keep or to fix it."""
+    drops: int = 0
+    """Its votes to drop it."""
 
 
 class AgentVote(Record):

@@ -54,7 +54,10 @@ class CritiqueDpoRow(Record):
     rejected: tuple[Message, ...]
     chosen_estimate: Estimate
     rejected_estimate: Estimate
+    margin: float
+    """Difference of the two rates of right second solutions, 0..1: the pair's utility."""
     rejected_reasons: tuple[str, ...]
+    """Names of the tests that the rejected one failed."""
     origin: Origin
 
 

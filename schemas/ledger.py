@@ -4,7 +4,15 @@ from typing import Literal
 
 from schemas.base import Record
 
-Stage = Literal["ReadProblems", "ExpandTrees", "PairPaths", "WriteCritiques", "AggregateCritiques", "VerifyCritiques"]
+Stage = Literal[
+    "ReadProblems",
+    "ExpandTrees",
+    "PairPaths",
+    "WriteCritiques",
+    "AggregateCritiques",
+    "VerifyCritiques",
+    "WriteShards",
+]
 
 
 class Rejection(Record):

@@ -44,7 +44,7 @@ class Tree(Record):
     settings_digest: str
     """Digest of the search settings."""
     stopped: str
-    """Why the search ended: `budget`, `easy`, `hopeless`, `nothing_scored`, `searches`; `given` for paths from elsewhere."""
+    """Why the search ended: `budget`, `easy`, `hopeless`, `nothing_scored`, `searches`; `given` where there was none."""
     calls: int
     """Model requests."""
     rollouts: int

@@ -1,6 +1,6 @@
 """Models behind one contract. `serve` starts what has to be started, `connect` gives a client to it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 from pipelines.engines import llama_cpp, simulated
@@ -37,6 +37,7 @@ __all__ = [
     "Usage",
     "connect",
     "serve",
+    "serve_all",
 ]
 
 
@@ -90,6 +91,13 @@ def serve(settings: EngineSettings) -> Iterator[Endpoint]:
             limits=settings.limits,
             key_env=settings.api_key_env if isinstance(settings, Server) else "",
         )
+
+
+@contextmanager
+def serve_all(engines: Mapping[str, EngineSettings]) -> Iterator[tuple[tuple[str, Endpoint], ...]]:
+    """The endpoints of several engines by name, in their order; see `serve`."""
+    with ExitStack() as stack:
+        yield tuple((name, stack.enter_context(serve(settings))) for name, settings in engines.items())
 
 
 def connect(endpoint: Endpoint) -> Engine:
