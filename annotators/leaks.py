@@ -4,9 +4,12 @@ Numbers count as equal in every form: digits with or without thousands' marks, d
 powers of ten, percentages, LaTeX, words, with a unit or a currency, and sums that come to them. Other answers count as
 they are written, spaces and LaTeX apart. Choices count where a letter is called an option or the answer.
 
-What stands in the problem or in the criticised solution in an equal form is no news and therefore no leak. Of an answer
-of several parts all that are news must be said; one alone gives no answer away. A number that stands for nothing of its
-own is not said: the 2 of `2x`, `x_2`, `2nd`, `step 2` or `2 errors`, and the numbers within a fraction.
+What stands in the problem or in the criticised solution in an equal form is no news and therefore no leak, nor is a
+sum whose numbers stand together in one of their sentences: a critique may say which step to do again. But to say of it
+that it is what should have come out (`the correct total is 40`) gives it away wherever else it stands, unless the
+solution answers so itself. Of an answer of several parts all that are news must be said; one alone gives no answer
+away. A number that stands for nothing of its own is not said: the 2 of `2x`, `x_2`, `2nd`, `step 2` or `2 errors`, and
+the numbers within a fraction.
 """
 
 import itertools
@@ -62,11 +65,61 @@ def leaked_words(text: str, answers: Sequence[str], shown: str) -> str:
     Returns:
       Words as the text says them, LaTeX taken out.
     """
+    said, known = _plain(text), _plain(shown)
     for answer in dict.fromkeys(answers):
         gold = plain_text(answer).strip(" \n.")
-        if gold and (words := _find(gold, _plain(text), _plain(shown))):
+        if gold and (words := _find(gold, said, known) or _find_asserted(gold, said, known)):
             return words
     return ""
+
+
+# What is said to be right, and not only mentioned.
+
+_CORRECTION = re.compile(
+    r"\b(?:the|only|only one|one|an?)\s+(?:correct|actual|proper|true|valid|right)\b|\bshould\b|\bmust\b|\binstead\b"
+    r"|\bcorrect(?:ed)? (?:calculation|computation|analysis|values?|number|total|result|amount|solution)s?\b",
+    re.IGNORECASE,
+)
+"""In a sentence that says what would have been right: `the correct sum`, but not `this step is correct`."""
+_ASSERTION = re.compile(
+    r"(?:=|\b(?:is|are|was|were|be|been|equals?|gives?|leaves?|makes?|costs?|totals?|yields?|have|has|only)\b)\s*"
+    r"(?:(?:only|exactly|equal to|about|just|x =)\s+)?[$(]?"
+)
+_CALCULATION = re.compile(r"[^\W\d_]*\s*[-+*/^=(]")
+"""What makes an asserted value the beginning of a calculation."""
+_WHOLE = re.compile(r"[^\W\d_]*\s*(?:[.)\n$]|$)")
+"""What ends an answer, so that it is no list."""
+_ANSWERS = re.compile(r"\banswer(?: is|:)?[\s:$(]*", re.IGNORECASE)
+_HEAD = 24
+"""Characters behind an assertion in which the asserted value begins."""
+
+
+def _find_asserted(gold: str, said: str, known: str) -> str:
+    """The sentence's words that say that the answer is what should have come out; shown or not, that is a leak."""
+    for match in _ANSWERS.finditer(known):
+        rest = known[match.end() :].lstrip(" $(")
+        words = _begins_with(gold, rest)
+        if words and _WHOLE.match(rest, len(words)):
+            return ""
+    for sentence in _SENTENCE_END.split(said):
+        if not _CORRECTION.search(sentence) or sentence.strip() in known:
+            continue
+        for match in _ASSERTION.finditer(sentence):
+            rest = sentence[match.end() :].lstrip(" $(")
+            words = _begins_with(gold, rest)
+            if words and not _CALCULATION.match(rest, len(words)):
+                return f"{match[0].strip()} {words}"
+    return ""
+
+
+def _begins_with(gold: str, text: str) -> str:
+    """The words at a text's beginning that say the answer; nothing where others do."""
+    head = text[:_HEAD]
+    if parts := _parts(gold):
+        written = read_values(head).written.items() if len(parts) == 1 else ()
+        return next((words for value, words in written if value in parts[0] and head.startswith(words)), "")
+    match = _expression(gold).match(text)
+    return match[0] if match else ""
 
 
 def _find(gold: str, said: str, known: str) -> str:
@@ -113,8 +166,8 @@ def _find_numbers(parts: Sequence[frozenset[Fraction]], said: str, known: str) -
         if part & shown:
             continue
         found = [news.written[value] for value in sorted(part) if value in news.written]
-        sums = [item for value in sorted(part) for item in news.computed.get(value, ())]
-        found = found or [item.words for item in sums if not _is_own(item, known)][:1]
+        sums = [] if found else [item for value in sorted(part) for item in news.computed.get(value, ())]
+        found = found or [item.words for item in sums if not _is_own(item, known)]
         if not found:
             return ""
         words.append(found[0])
@@ -128,7 +181,8 @@ def _is_own(item: Sum, known: str) -> bool:
     """
     for values in _sentences(known):
         shown = values.written.keys() | values.parts
-        if item.numbers <= shown or any(item.numbers == other.numbers for other in values.computed.get(value, ())):
+        sums = itertools.chain.from_iterable(values.computed.values())
+        if item.numbers <= shown or any(item.numbers == other.numbers for other in sums):
             return True
     return False
 

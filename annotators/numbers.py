@@ -65,7 +65,7 @@ class Values(Record):
     written: Mapping[Fraction, str]
     """Numbers as such, in any form, each with the words that say it first."""
     computed: Mapping[Fraction, Sequence[Sum]]
-    """What sums of numbers come to, where they stand alone: `12 * 2`, not `x + 12 * 2`. The first few for each value."""
+    """What sums of numbers come to that stand alone: `12 * 2`, not `x + 12 * 2`. The first few for each value."""
     parts: frozenset[Fraction]
     """Numbers that stand within fractions and mixed numbers: 7 and 8 in `7/8`."""
 
@@ -260,7 +260,7 @@ def read_quantity(text: str) -> frozenset[Fraction]:
 
 
 def _sums(atoms: Iterable[_Atom]) -> Iterator[_Found]:
-    """Values of the longest sums among the atoms, with their numbers and places. What a variable belongs to has no value."""
+    """Values of the longest sums, with their numbers and places. What a variable belongs to has no value."""
     run: list[_Atom] = []
     before, attached = _STOP, False
     for atom in (*atoms, _Atom(_STOP, 0, 0)):

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-from datasketch import MinHash, MinHashLSH  # type: ignore[import-untyped]
+from datasketch import MinHash, MinHashLSH
 
 _SOLUTION = r"(?:final )?(?:solution|answer|explanation|proof)s?"
 _CORRECT = r"the (?:correct|right|true|actual)"

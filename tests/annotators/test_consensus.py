@@ -114,7 +114,7 @@ def test_a_consistent_liar_is_believed_least_and_never_wins():
     for i, item in enumerate(items):
         assert said(consensus[item.path.id]) == ("incorrect", i % 3)
     reliability = {vote.agent: vote.reliability for vote in consensus["p00"].votes}
-    # Shrunk: (12 * 0 + 3) / 17 and (12 * 11/12 + 3) / 17.
+    # Shrunk towards three right votes of five: none of 12 makes 3 of 17, eleven of 12 make 14 of 17.
     assert reliability["liar"] == pytest.approx(3 / 17, abs=0.05)
     assert reliability["anna"] == pytest.approx(14 / 17, abs=0.05)
     assert reliability["bert"] == pytest.approx(14 / 17, abs=0.05)
