@@ -23,8 +23,9 @@ class HelpSettings(Record):
 
     rollouts: int = 8
     """Second solutions of each arm (with the critique, with the placebo, with none) at the first look."""
-    max_rollouts: int = 32
-    """Second solutions of each arm at the last look; every look has twice as many as the one before."""
+    max_rollouts: int = 64
+    """Second solutions of each arm at the last look; every look has twice as many as the one before. Only what is
+    undecided goes on: an actor that follows critiques needs 13 of each arm in the mean."""
     alpha: float = 0.05
     """Largest probability of calling a critique helpful, or harmful, that is not; over all looks."""
 

@@ -9,7 +9,7 @@ from scipy.stats import fisher_exact
 from annotators.helping import HelpSettings, compare_arms, help_reasons
 from schemas import Estimate
 
-SETTINGS = HelpSettings()
+SETTINGS = HelpSettings(max_rollouts=32)
 
 
 @functools.cache
@@ -109,8 +109,8 @@ def test_a_helpful_critique_is_found_and_cheaper_than_by_the_last_look_alone():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"rollouts": 0}, "need 1 <= rollouts <= max_rollouts, got rollouts=0, max_rollouts=32"),
-        ({"rollouts": 40}, "need 1 <= rollouts <= max_rollouts, got rollouts=40, max_rollouts=32"),
+        ({"rollouts": 0}, "need 1 <= rollouts <= max_rollouts, got rollouts=0, max_rollouts=64"),
+        ({"rollouts": 70}, "need 1 <= rollouts <= max_rollouts, got rollouts=70, max_rollouts=64"),
         ({"alpha": 0.0}, "alpha must lie between 0 and 1, got 0.0"),
     ],
 )
