@@ -29,7 +29,13 @@ _MIN_SUPPORT = 0.6
 
 _WORD = re.compile(r"[^\W\d_]{4,}")
 _NUMBER = re.compile(r"\d+(?:[.,/]\d+)*")
-_STEP = re.compile(r"\bstep (\d+)", re.IGNORECASE)
+_STEP = re.compile(r"\bsteps? (\d+(?:(?:, and |, | and | or | to | ?[-&] ?)\d+)*)", re.IGNORECASE)
+_KIND = re.compile(r"\bstep (\d+) is (not )?(?:(right|correct)|wrong|incorrect)\b", re.IGNORECASE)
+_VERDICT = re.compile(
+    r"\bfirst (?:wrong step|error|mistake)\b|\bno step is (?:wrong|incorrect)\b"
+    r"|\b(?:solution|answer) is (?:not )?(?:in)?(?:correct|right|wrong)\b",
+    re.IGNORECASE,
+)
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"])")
 
 
@@ -45,11 +51,13 @@ def surviving_units(judged: Sequence[JudgedUnit], consensus: Consensus, style: S
         return ()
     wrong = consensus.first_wrong_step
     reliability = {vote.agent: vote.reliability for vote in consensus.votes}
-    backing = Counter((item.unit.step, item.unit.kind, item.unit.flaw) for item in judged if item.decision != "drop")
+    alive = [item for item in judged if item.decision != "drop"]
+    said_by = {(item.agent, item.unit.step, item.unit.kind, item.unit.flaw) for item in alive}
+    backing = Counter((step, kind, flaw) for _, step, kind, flaw in said_by)
     best: dict[int, tuple[tuple[bool, int, float, int, str], Unit]] = {}
-    for item in judged:
+    for item in alive:
         unit = clean_unit(item.unit, path)
-        if unit is None or item.decision == "drop" or not _fits(unit, wrong):
+        if unit is None or not _fits(unit, wrong):
             continue
         said = backing[item.unit.step, item.unit.kind, item.unit.flaw]
         kept = item.decision != "unscored"
@@ -88,38 +96,51 @@ def compose_prompt(template: Template, path: Path, units: Sequence[Unit], consen
     return template.fill({"style": STYLES[style], "sections": layout(parts)})
 
 
-def trim_composition(text: str, path: Path, units: Sequence[Unit], first_wrong_step: int | None) -> str | None:
+def trim_composition(
+    text: str, path: Path, units: Sequence[Unit], first_wrong_step: int | None, style: Style
+) -> str | None:
     """A model's composition without what no surviving unit says; None where too little is left to stand by itself.
 
     A sentence stays if every number in it stands in the units, the solution or the problem, every step it names is one
-    that a unit speaks of, and most of its longer words occur in them. The sentence about the first wrong step must
-    stay, or the template has to do. The verdict is always the panel's: it is put at the end.
+    that a unit speaks of, as that unit does, and most of its longer words occur in them. One that gives the answer away
+    or talks of a reference falls, whatever stands where. The sentence about the first wrong step must stay, or the
+    template has to do. The verdict is always the panel's: it is put at the end, and what the model says of it falls.
     """
     closing = closing_line(first_wrong_step)
-    remarks = " ".join(map(render_unit, units)) + " " + closing
-    material = f"{remarks} {path.problem.question} {number_steps(path.steps)}"
-    steps = {str(unit.step + 1) for unit in units}
+    remarks = " ".join(map(render_unit, units))
     lines = []
     for line in text.strip().splitlines():
-        if line.strip() in closing:
-            continue
-        kept = [part for part in _SENTENCE.split(line.strip()) if part and _is_supported(part, material, steps)]
-        kept = [part for part in kept if part not in closing]
+        kept = [part for part in _SENTENCE.split(line.strip()) if part and _is_said(part, path, units, remarks)]
         if kept:
             lines.append(" ".join(kept))
-    body = "\n".join(lines)
-    named = {int(number) - 1 for number in _STEP.findall(body)}
-    if first_wrong_step is not None and first_wrong_step not in named:
+    named = {step for line in lines for step in _named_steps(line)}
+    if not lines or (first_wrong_step is not None and first_wrong_step not in named):
         return None
-    return f"{body}\n{closing}" if body else None
+    return (" " if style == "free" else "\n").join([*lines, closing])
 
 
-def _is_supported(sentence: str, material: str, steps: set[str]) -> bool:
-    if not set(_STEP.findall(sentence)) <= steps:
+def _named_steps(text: str) -> set[int]:
+    return {int(number) - 1 for numbers in _STEP.findall(text) for number in _NUMBER.findall(numbers)}
+
+
+def _is_said(sentence: str, path: Path, units: Sequence[Unit], remarks: str) -> bool:
+    """Whether the units say what a sentence does, as far as its steps, numbers and words tell."""
+    if _VERDICT.search(sentence) and sentence not in remarks:
         return False
-    if not set(_NUMBER.findall(_STEP.sub("", sentence))) <= set(_NUMBER.findall(material)):
+    if not _named_steps(sentence) <= {unit.step for unit in units}:
+        return False
+    found_right = {unit.step + 1: unit.kind == "praise" for unit in units}
+    if any(found_right.get(int(step)) != (bool(right) != bool(no)) for step, no, right in _KIND.findall(sentence)):
+        return False
+    if find_leak_in(sentence, path) or talks_of_reference(sentence):
+        return False
+    material = f"{remarks} {path.problem.question} {number_steps(path.steps)}"
+    numbers = set(_NUMBER.findall(_STEP.sub("", sentence)))
+    if not numbers <= set(_NUMBER.findall(_STEP.sub("", material))):
         return False
     words, known = _WORD.findall(sentence.casefold()), set(_WORD.findall(material.casefold()))
+    if not words and not numbers:
+        return sentence in remarks
     return sum(word in known for word in words) >= _MIN_SUPPORT * len(words)
 
 

@@ -30,7 +30,8 @@ class VerifySettings(Record):
     max_measured: int = 2
     """Critiques of one path whose help is measured at most; the composed one first."""
     measure_rejected: int = 1
-    """Failed critiques of a path that has a verified one whose help is measured too, for preference pairs."""
+    """Failed critiques of a path that has a verified one whose help is measured too, for preference pairs; never one
+    that gives the answer away."""
     measure_all: bool = False
     """Whether the help of every critique is measured, whatever its text: to compare filters with each other."""
 

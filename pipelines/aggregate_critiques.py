@@ -152,7 +152,7 @@ class AggregateCritiques(beam.PTransform):
             prompt = compose_prompt(self.compose, path, units, consensus, style)
             request = Request(prompt=prompt, sampling=sampling, seed=self.seed)
             (sample,) = await worker.model_of(self.panel.compose_engine).sample(STAGE, request)
-            text = trim_composition(sample.text, path, units, step)
+            text = trim_composition(sample.text, path, units, step, style)
             if text:
                 source = worker.provenance(self.compose, sampling, self.seed, engine=self.panel.compose_engine)
                 composition = Composition(text=text, written_by="composed", provenance=source)

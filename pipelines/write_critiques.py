@@ -35,13 +35,17 @@ class WriteCritiques(beam.PTransform):
         return paths | beam.ParDo(stage.giving(Criticised)).with_outputs(REJECTED, FAILED, main="kept")
 
     async def _criticise(self, worker: Worker, path: Path) -> Sequence[Record]:
-        """First critiques side by side, then those agents that look at another's critique again."""
+        """First critiques side by side, then those of agents that look at one of them again, and so on."""
         asked = [agent for agent in self.panel.agents if is_asked(agent, path)]
         results: dict[str, Critique | Rejection | Failure] = {}
-        for second in (False, True):
-            agents = [agent for agent in asked if bool(agent.second_look_at) == second]
-            written = await asyncio.gather(*(self._ask(worker, path, agent, results) for agent in agents))
-            results |= {agent.name: result for agent, result in zip(agents, written, strict=True)}
+        waiting = asked
+        while waiting:
+            # Whom an agent looks at stands before it, so that the first one that waits never waits for another.
+            unwritten = {agent.name for agent in waiting}
+            ready = [agent for agent in waiting if agent.second_look_at not in unwritten]
+            written = await asyncio.gather(*(self._ask(worker, path, agent, results) for agent in ready))
+            results |= {agent.name: result for agent, result in zip(ready, written, strict=True)}
+            waiting = [agent for agent in waiting if agent.second_look_at in unwritten]
         ordered = [results[agent.name] for agent in asked]
         critiques = tuple(result for result in ordered if isinstance(result, Critique))
         rest = [result for result in ordered if not isinstance(result, Critique)]

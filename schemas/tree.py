@@ -44,7 +44,7 @@ class Tree(Record):
     settings_digest: str
     """Digest of the search settings."""
     stopped: str
-    """Why the search ended: `budget`, `easy`, `hopeless`, `nothing_scored`, `searches`; `given` where there was none."""
+    """Why the search ended: `budget`, `easy`, `hopeless`, `nothing_scored`, `searches`; `given` where none was."""
     calls: int
     """Model requests."""
     rollouts: int

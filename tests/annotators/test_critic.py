@@ -178,7 +178,8 @@ def test_sections_are_laid_out_below_their_headings():
 
 def test_an_unknown_role_is_named_with_those_there_are():
     expected = (
-        "agent 'anna': unknown role 'judge', expected one of stepwise, second_look, contrastive, skeptic, defender"
+        "agent 'anna': unknown role 'judge', expected one of "
+        "stepwise, second_look, contrastive, skeptic, defender, deceptive"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
         Agent(name="anna", role="judge")
