@@ -3,13 +3,15 @@
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from pipelines.dry_run import LEVEL, Forecast
 from pipelines.manifest import Books
 from pipelines.meter import METER, Reading
 from pipelines.plan import Inputs, Plan
@@ -18,6 +20,7 @@ from schemas.arrow import CONFIGS
 
 _REFRESH_SECS = 0.5
 _LINE_SECS = 10.0
+_SHARDS_LISTED = 10
 
 
 class Display(Watcher):
@@ -41,6 +44,26 @@ class Display(Watcher):
         done = plan.num_shards - len(unfinished)
         self._console.print(
             f"{done} of {plan.num_shards} shards are finished already; the journal holds {journaled} samples",
+            soft_wrap=True,
+        )
+
+    def sampling(self, plan: Plan, num_sampled: int) -> None:
+        """Says what a dry run is about to do."""
+        self._console.print(
+            f"wrongturn {plan.context.version}, config {plan.config_digest[:12]}: dry run over {num_sampled} problems, "
+            f"engine {plan.settings.engine.label}",
+            soft_wrap=True,
+        )
+
+    def retrying(self, failed: Mapping[int, Mapping[str, int]]) -> None:
+        """Says what failed before and is tried again."""
+        stages: Counter[str] = Counter()
+        for counts in failed.values():
+            stages.update(counts)
+        listed = ", ".join(f"{stage} {count}" for stage, count in sorted(stages.items()))
+        self._console.print(
+            f"{stages.total()} elements of {len(failed)} shards failed before and are tried again ({listed}); what did "
+            "not fail beside them comes from the journal",
             soft_wrap=True,
         )
 
@@ -122,13 +145,65 @@ def print_summary(console: Console, result: Result) -> None:
     if books.pair_reasons:
         reasons = ", ".join(f"{reason} {count}" for reason, count in books.pair_reasons.items())
         console.print(f"Rejected in critique_dpo for: {reasons}", soft_wrap=True)
-    console.print("Rows: " + ", ".join(f"{config} {books.rows[config]}" for config in CONFIGS), soft_wrap=True)
-    console.print(f"Shards, card and report: {result.out}", soft_wrap=True)
-    console.print(f"Look at it: wrongturn show {result.out}", soft_wrap=True)
+    if books.stages[0].entered:
+        console.print("Rows: " + ", ".join(f"{config} {books.rows[config]}" for config in CONFIGS), soft_wrap=True)
+        console.print(f"Shards, card and report: {result.out}", soft_wrap=True)
+        console.print(f"Look at it: wrongturn show {result.out}", soft_wrap=True)
     failed = sum(stage.failed for stage in books.stages)
+    if result.budget_reached:
+        _print_stop(console, result)
+    elif result.has_target:
+        console.print(f"target_rows={result.target_rows} is reached: {_left(result)} were not needed", soft_wrap=True)
+    elif result.unfinished:
+        console.print(f"{_left(result)} are not begun; the command without retry=failed does them", soft_wrap=True)
     if failed:
         console.print(
             f"{failed} elements failed ({result.failure_share:.1%} of all, {result.max_failure_share:.1%} allowed); "
-            "see failures/. The same command tries them again and pays for nothing else.",
+            "see failures/. The same command tries them again and pays for nothing else; with retry=failed it begins "
+            "nothing new.",
             soft_wrap=True,
         )
+
+
+def _left(result: Result) -> str:
+    shards = ", ".join(map(str, result.unfinished[:_SHARDS_LISTED]))
+    more = ", ..." if len(result.unfinished) > _SHARDS_LISTED else ""
+    listed = f" ({shards}{more})" if shards else ""
+    return f"{len(result.unfinished)} of {result.num_shards} shards{listed} with {result.num_problems_left} problems"
+
+
+def _print_stop(console: Console, result: Result) -> None:
+    console.print(
+        f"{result.budget_reached} is reached: this run paid {result.spent}. Unfinished: {_left(result)}. "
+        "Every answer that was paid for is in the journal: the same command with a larger budget goes on from here.",
+        soft_wrap=True,
+    )
+
+
+def print_forecast(console: Console, forecast: Forecast) -> None:
+    """What a whole run would need, and what telling it has cost."""
+    table = Table("the whole run needs", "estimate", f"{LEVEL:.0%} interval", "of it in the sample")
+    for name, amount in forecast.amounts.items():
+        table.add_row(
+            name.replace("_", " "), _number(amount.total), f"{_number(amount.low)} - {_number(amount.high)}",
+            _number(amount.sampled),
+        )  # fmt: skip
+    if forecast.amounts:
+        console.print(table)
+        console.print(
+            f"From {forecast.num_sampled} of {forecast.num_problems} problems, of which {forecast.num_failed} elements "
+            "failed. The interval is that of a sum of normal values (Student's t): rough where a few problems cost "
+            "many times more than others. Time is at the pace of the sample.",
+            soft_wrap=True,
+        )
+    if forecast.budget_reached:
+        console.print(f"{forecast.budget_reached} is reached before the sample was done.", soft_wrap=True)
+    elif "seconds" not in forecast.amounts:
+        console.print("Time was not measured: most of the sample came from the journal.", soft_wrap=True)
+    console.print(
+        f"The sample paid {forecast.spent}; its answers are in the journal. No shard was written.", soft_wrap=True
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

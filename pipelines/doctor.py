@@ -6,6 +6,7 @@ import importlib.util
 import platform
 from collections.abc import Iterator, Sequence
 
+import msgspec
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -64,7 +65,7 @@ def _this_run(overrides: Sequence[str]) -> Iterator[Finding]:
         return
     yield Finding(what="run: settings", is_well=True, found=f"config digest {settings.config_digest()[:12]}")
     yield _problems(settings)
-    yield _engine(settings)
+    yield from _engines(settings)
 
 
 def _problems(settings: Settings) -> Finding:
@@ -77,16 +78,30 @@ def _problems(settings: Settings) -> Finding:
     return Finding(what="run: problems", is_well=True, found=type(settings.problems).__name__)
 
 
-def _engine(settings: Settings) -> Finding:
-    """Starts the engine, if it is one of ours, and asks it for four tokens."""
+def _engines(settings: Settings) -> Iterator[Finding]:
+    """Starts each engine, if it is one of ours, and asks it for four tokens at every URL.
+
+    A run with several URLs goes on without those that are dead, so nothing else would tell of them.
+    """
+    for name, engine in {"": settings.engine, **settings.engines}.items():
+        what = f"run: engine {name}".rstrip()
+        try:
+            with serve(engine) as endpoint:
+                for url in endpoint.urls or ("",):
+                    yield _asked(f"{what} {url}" if len(endpoint.urls) > 1 else what, endpoint, url)
+        except (UserError, ImportError) as error:
+            yield Finding(what=what, is_well=False, found=str(error))
+
+
+def _asked(what: str, endpoint: Endpoint, url: str) -> Finding:
+    # A run waits for a server that is away; whoever asks what would run wants to know now.
+    limits = msgspec.structs.replace(endpoint.limits, max_attempts=1)
+    one = msgspec.structs.replace(endpoint, urls=(url,) if url else (), limits=limits)
     try:
-        with serve(settings.engine) as endpoint:
-            text = asyncio.run(_ask(endpoint))
-    except (UserError, EngineError, ImportError) as error:
-        return Finding(what="run: engine", is_well=False, found=str(error))
-    return Finding(
-        what="run: engine", is_well=True, found=f"{endpoint.kind} {endpoint.model} {endpoint.revision}: says {text!r}"
-    )
+        text = asyncio.run(_ask(one))
+    except (UserError, EngineError) as error:
+        return Finding(what=what, is_well=False, found=str(error))
+    return Finding(what=what, is_well=True, found=f"{one.kind} {one.model} {one.revision}: says {text!r}")
 
 
 async def _ask(endpoint: Endpoint) -> str:

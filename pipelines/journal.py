@@ -2,14 +2,18 @@
 
 One SQLite file in WAL mode. A writer thread commits whatever has gathered since the last commit in one transaction,
 so that an answer is on disk before it is used and a thousand answers cost a few commits. Several processes on one
-machine may share the file. SQLite drops a torn tail by itself; a file of another version is refused.
+machine may share the file. SQLite drops a torn tail by itself; a file of another version is refused. Each sample has a
+checksum with its key, since SQLite has none for what is older than the tail: a damaged file ends the run, and never
+gives a text that no model wrote.
 """
 
 import asyncio
+import contextlib
 import queue
 import sqlite3
 import threading
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -18,7 +22,7 @@ from pipelines.engines.base import Sample, Usage
 from pipelines.errors import UserError
 from schemas import Record
 
-VERSION = 2
+VERSION = 3
 """Of the file's layout and its keys; raised with every change that an older version could not read."""
 
 
@@ -31,6 +35,8 @@ class _Entry(Record):
     samples: dict[str, Sample]
     usage: Usage
 
+
+_SUM_BYTES = 4
 
 _Waiting = tuple[_Entry, asyncio.AbstractEventLoop, asyncio.Future[None]]
 
@@ -51,6 +57,20 @@ INSERT INTO ledger VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (stage) DO UPDATE SET
 """
 
 
+def _damaged(path: Path, what: str) -> JournalError:
+    return JournalError(
+        f"the journal {path} is damaged: {what}; nothing was taken from it. Save the samples that can be read "
+        f"(sqlite3 {path} .recover | sqlite3 NEW) and go on with journal=NEW, or name a new one with journal=PATH and "
+        "pay again"
+    )
+
+
+def _code(error: Exception) -> int:
+    """SQLite's primary result code; 0 for what is not SQLite's."""
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF
+
+
 def _open(path: Path) -> sqlite3.Connection:
     """A connection to a journal, made if it is not there; a file that is no journal of this version stays as it is."""
     connection = None
@@ -67,6 +87,13 @@ def _open(path: Path) -> sqlite3.Connection:
             connection.close()
         if isinstance(error, JournalError):
             raise
+        if _code(error) == sqlite3.SQLITE_CORRUPT:
+            raise _damaged(path, str(error)) from error
+        if _code(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+            raise JournalError(
+                f"cannot use the journal {path}: {error}; free some space or make it writable, then start the same "
+                "command again, or name another one with journal=PATH"
+            ) from error
         raise JournalError(
             f"cannot use the journal {path}: {error}; check that the folder is writable and the file is a journal "
             "of wrongturn, or name another one with journal=PATH"
@@ -91,6 +118,11 @@ def _check_layout(connection: sqlite3.Connection, path: Path) -> None:
         )
 
 
+def _sum(key: str, value: bytes) -> bytes:
+    """Checksum of a sample under its key: `_SUM_BYTES` bytes that stand before it."""
+    return zlib.crc32(value, zlib.crc32(key.encode())).to_bytes(_SUM_BYTES, "big")
+
+
 class Journal:
     """Samples by key, with a ledger of what they cost. Open one a process, use it from one event loop."""
 
@@ -110,10 +142,15 @@ class Journal:
         self._thread.start()
 
     def get(self, keys: Sequence[str]) -> dict[str, Sample]:
-        """The samples that are there, by key."""
+        """The samples that are there, by key.
+
+        Raises:
+          JournalError: the file is damaged.
+        """
         places = ", ".join("?" * len(keys))
-        rows = self._reader.execute(f"SELECT key, value FROM samples WHERE key IN ({places})", keys)
-        return {key: self._decoder.decode(value) for key, value in rows}
+        with self._reading():
+            rows = self._reader.execute(f"SELECT key, value FROM samples WHERE key IN ({places})", keys).fetchall()
+        return {key: self._decoder.decode(self._checked(key, value)) for key, value in rows}
 
     async def put(self, stage: str, samples: Mapping[str, Sample], usage: Usage) -> None:
         """Returns when the samples and their cost are on disk. A key that is there already keeps its sample.
@@ -127,14 +164,37 @@ class Journal:
         await done
 
     def size(self) -> int:
-        """Samples it holds."""
-        (count,) = self._reader.execute("SELECT count(*) FROM samples").fetchone()
+        """Samples it holds.
+
+        Raises:
+          JournalError: the file is damaged.
+        """
+        with self._reading():
+            (count,) = self._reader.execute("SELECT count(*) FROM samples").fetchone()
         return int(count)
 
     def ledger(self) -> dict[str, Usage]:
-        """What all samples of this journal have cost, by stage."""
-        rows = self._reader.execute("SELECT * FROM ledger ORDER BY stage").fetchall()
+        """What all samples of this journal have cost, by stage.
+
+        Raises:
+          JournalError: the file is damaged.
+        """
+        with self._reading():
+            rows = self._reader.execute("SELECT * FROM ledger ORDER BY stage").fetchall()
         return {stage: Usage(**dict(zip(Usage.__struct_fields__, counts, strict=True))) for stage, *counts in rows}
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise _damaged(self.path, str(error)) from error
+
+    def _checked(self, key: str, value: bytes) -> bytes:
+        """A sample as it was encoded, if it is what was written under this key."""
+        if not isinstance(value, bytes) or _sum(key, value[_SUM_BYTES:]) != value[:_SUM_BYTES]:
+            raise _damaged(self.path, f"the sample {key} is not what was written")
+        return value[_SUM_BYTES:]
 
     def close(self) -> None:
         """Commits what is waiting and lets go of the file."""
@@ -160,7 +220,8 @@ class Journal:
                 return
 
     def _commit(self, entries: Sequence[_Entry]) -> JournalError | None:
-        rows = [(key, self._encoder.encode(sample)) for entry in entries for key, sample in entry.samples.items()]
+        samples = ((key, self._encoder.encode(sample)) for entry in entries for key, sample in entry.samples.items())
+        rows = [(key, _sum(key, value) + value) for key, value in samples]
         costs = [(entry.stage, *msgspec.structs.astuple(entry.usage)) for entry in entries]
         try:
             self._writer.execute("BEGIN IMMEDIATE")
@@ -168,8 +229,12 @@ class Journal:
             self._writer.executemany(_ADD_TO_LEDGER, costs)
             self._writer.execute("COMMIT")
         except sqlite3.Error as error:
-            if self._writer.in_transaction:
-                self._writer.execute("ROLLBACK")
+            # A file that cannot be written may refuse this too; closing it comes to the same.
+            with contextlib.suppress(sqlite3.Error):
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+            if _code(error) == sqlite3.SQLITE_CORRUPT:
+                return _damaged(self.path, str(error))
             return JournalError(
                 f"cannot write to the journal {self.path}: {error}; free some space or make it writable, then start "
                 "the same command again: nothing that was committed is lost"

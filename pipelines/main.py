@@ -18,12 +18,18 @@ settings are given as KEY=VALUE, groups of settings as GROUP=OPTION:
   wrongturn run problems=gsm8k_file problems.path=train.jsonl actor=plain panel=blind \\
       engine=vllm engine.url=http://127.0.0.1:8000 engine.model=NAME
   wrongturn run --config                               every key there is, with its value
-The same command again goes on where a stopped run was.
+The same command again goes on where a stopped run was. Before and between:
+  wrongturn run ... dry_run=true                       what the whole would cost, from a few of its problems
+  wrongturn run ... budget.max_tokens=1000000          ends with exit code 4 when so much is paid; also max_requests,
+                                                       max_seconds, max_cost with budget.prices
+  wrongturn run ... target_rows=500                    no more shards than it takes for so many rows of sft
+  wrongturn run ... retry=failed                       only what failed before
+Exit codes: 0 done, 2 bad input, 3 too many elements failed, 4 a budget is reached, 130 stopped by hand.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; 0 is success, 2 bad input, 3 too many failed elements, 130 stopped by hand."""
+    """Runs a command; 0 is success, 2 bad input, 3 too many failed elements, 4 budget reached, 130 stopped by hand."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     if wrong := [word for word in rest if word.startswith("-") or options.command != "run"]:
@@ -32,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.overrides = [*options.overrides, *rest]
     # Beam speaks of optional packages that nobody misses; what concerns the run is raised, not logged.
     logging.basicConfig(level=os.environ.get("WRONGTURN_LOG", "ERROR"))
+    if "WRONGTURN_LOG" not in os.environ:  # Beam logs with a traceback what it raises, also where it is a clean stop.
+        logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     console = Console(stderr=True, highlight=False)
     try:
         return int(options.act(options))
@@ -91,12 +99,20 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     settings = compose(options.overrides)
     # Beam and the stages take seconds to import: not before the settings are known to be right.
-    from pipelines.display import Display, print_summary
+    from pipelines.display import Display, print_forecast, print_summary
+    from pipelines.dry_run import dry_run
     from pipelines.run import run
 
     console = _console()
-    result = run(settings, Display(console))
+    display = Display(console)
+    if settings.dry_run:
+        forecast = dry_run(settings, display.sampling)
+        print_forecast(console, forecast)
+        return 4 if forecast.budget_reached else 0
+    result = run(settings, display)
     print_summary(console, result)
+    if result.budget_reached:
+        return 4
     return 0 if result.is_success else 3
 
 

@@ -12,7 +12,7 @@ import msgspec
 from pipelines.engines.base import Usage
 from pipelines.output import Output, OutputError
 from pipelines.plan import Plan
-from pipelines.shards import SPLITS, num_rows, read_rows
+from pipelines.shards import SPLITS, num_rows, read_file, read_rows
 from schemas import Record
 from schemas.arrow import CONFIGS
 
@@ -77,6 +77,14 @@ def _ends(out: Path) -> defaultdict[str, _Ends]:
     return ends
 
 
+def _num_paired(out: Path) -> int:
+    """Trees with a path, counted shard by shard: a tree and its paths are in files of one name."""
+    paths = [out / config for config in ("pairs", "alone")]
+    names = {file.name for folder in paths for file in folder.glob("*.parquet")}
+    files = ([folder / name for folder in paths if (folder / name).is_file()] for name in names)
+    return sum(len({row["tree_id"] for file in group for row in read_file(file, ["tree_id"])}) for group in files)
+
+
 def keep_books(out: Path, *, num_read: int, num_problems: int, num_agents: int, num_contrastive: int) -> Books:
     """Counts what a run has written.
 
@@ -99,13 +107,13 @@ def keep_books(out: Path, *, num_read: int, num_problems: int, num_agents: int, 
     rows = {config: sum(by_split[f"{config}/{split}"] for split in SPLITS) for config in CONFIGS}
     paths = rows["pairs"] + rows["alone"]
     asked = paths * num_agents - rows["alone"] * num_contrastive
-    paired = {row["tree_id"] for config in ("pairs", "alone") for row in read_rows(out, config, ["tree_id"])}
+    paired = _num_paired(out)
     candidates = sum(len(row["candidates"]) for row in read_rows(out, "panels", ["candidates"]))
     kept = sum(row["decision"] == "kept" for row in read_rows(out, "verified", ["decision"]))
     flow = (
         ("ReadProblems", "rows", num_read, num_problems),
         ("ExpandTrees", "problems", num_problems, rows["trees"]),
-        ("PairPaths", "trees", rows["trees"], len(paired)),
+        ("PairPaths", "trees", rows["trees"], paired),
         ("WriteCritiques", "critiques asked for", asked, rows["critiques"]),
         ("AggregateCritiques", "paths", paths, rows["panels"]),
         ("VerifyCritiques", "critiques", candidates, kept),

@@ -1,9 +1,9 @@
 """The output folder: whose it is, who works on it now, and which shards are finished."""
 
+import contextlib
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -46,7 +46,7 @@ class Output:
         """Where the journal is: the file that was set, else one in this folder."""
         return Path(setting).expanduser().absolute() if setting else self._state / "journal.sqlite"
 
-    @contextmanager
+    @contextlib.contextmanager
     def claimed(self, config_digest: str, *, replace: bool) -> Iterator[None]:
         """Holds the folder for this process.
 
@@ -55,15 +55,18 @@ class Output:
             process works on it.
         """
         self._make()
-        with (self._state / "lock").open("w") as lock:
+        with contextlib.ExitStack() as held:
             try:
+                lock = held.enter_context((self._state / "lock").open("w"))
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._own(config_digest, replace=replace)
+                self._sweep()
             except BlockingIOError:
                 raise OutputError(
                     f"out: another run is working on {self.path}; wait for it, or choose another folder with out=DIR"
                 ) from None
-            self._own(config_digest, replace=replace)
-            self._sweep()
+            except OSError as error:
+                raise self._unwritable(error) from error
             yield
 
     def _make(self) -> None:
@@ -78,9 +81,10 @@ class Output:
             probe.write_bytes(b"")
             probe.unlink()
         except OSError as error:
-            raise OutputError(
-                f"out: cannot write to {self.path}: {error.strerror}; choose another folder with out=DIR"
-            ) from error
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> OutputError:
+        return OutputError(f"out: cannot write to {self.path}: {error.strerror}; choose another folder with out=DIR")
 
     def _own(self, config_digest: str, *, replace: bool) -> None:
         owner = self._state / "owner.json"
@@ -133,9 +137,9 @@ class Output:
         return any(num_rows(self.path / shard.path) for shard in shards)
 
     def digests(self, num_shards: int) -> dict[str, str]:
-        """SHA-256 of every shard file, by path."""
-        shards = all_shards(range(num_shards), num_shards)
-        return {shard.path: file_digest(self.path / shard.path) for shard in sorted(shards, key=lambda s: s.path)}
+        """SHA-256 of every shard file that is there, by path; of a run that stopped early some are not."""
+        paths = sorted(shard.path for shard in all_shards(range(num_shards), num_shards))
+        return {path: file_digest(self.path / path) for path in paths if (self.path / path).is_file()}
 
     def begin(self) -> None:
         """From here until `complete` the folder is not a whole dataset."""
@@ -162,9 +166,21 @@ def _read(path: Path, record: type[R], *, default: R) -> R:
 
 
 def _write_whole(path: Path, content: bytes) -> None:
+    """Raises OutputError where the disk is full or the folder cannot be written."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise OutputError(
+            f"cannot write {path}: {error.strerror}; free some space or make it writable, then start the same command "
+            "again: it goes on from here"
+        ) from error
 
 
 def require_complete(out: str, tables: Sequence[str]) -> Path:

@@ -1,15 +1,16 @@
 """A run as one HTML page that needs nothing else: the funnel, what was kept, trees with their wrong turns."""
 
+import itertools
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import jinja2
 
 from pipelines.manifest import Books
 from pipelines.output import Output
 from pipelines.plan import Plan
-from pipelines.shards import read_rows
+from pipelines.shards import read_file, read_rows, table_files
 from schemas import Node, PathPair, Record, Tree
 from schemas.arrow import from_row
 
@@ -42,24 +43,25 @@ def write_report(output: Output, plan: Plan, books: Books) -> None:
             version=plan.context.version,
             stages=books.stages,
             rows=books.rows,
-            kept=_first(kept, _MOST_CRITIQUES),
+            kept=list(itertools.islice(kept, _MOST_CRITIQUES)),
             trees=_views(output.path),
         ),
     )
 
 
-def _first(rows: Any, most: int) -> list[dict[str, Any]]:
-    return [row for row, _ in zip(rows, range(most), strict=False)]
-
-
 def _views(path: Path) -> list[_View]:
-    pairs = {row["tree_id"]: from_row(row, PathPair) for row in read_rows(path, "pairs")}
-    views: list[_View] = []
-    for row in read_rows(path, "trees"):
+    """The first trees with a pair; one shard's pairs are in memory at a time."""
+    views = itertools.chain.from_iterable(_views_of(path, file.name) for file in table_files(path, "pairs"))
+    return list(itertools.islice(views, _MOST_TREES))
+
+
+def _views_of(path: Path, shard: str) -> Iterator[_View]:
+    trees = path / "trees" / shard
+    pairs = {row["tree_id"]: row for row in read_file(path / "pairs" / shard)}
+    for row in read_file(trees) if pairs and trees.is_file() else ():
         pair = pairs.get(row["id"])
-        if pair and len(row["nodes"]) <= _MOST_NODES and len(views) < _MOST_TREES:
-            views.append(_view(from_row(row, Tree), pair))
-    return views
+        if pair and len(row["nodes"]) <= _MOST_NODES:
+            yield _view(from_row(row, Tree), from_row(pair, PathPair))
 
 
 def _view(tree: Tree, pair: PathPair) -> _View:

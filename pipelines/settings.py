@@ -16,11 +16,18 @@ from annotators.judging import JudgeSettings
 from annotators.verification import VerifySettings
 from mcts.pairing import PairSettings
 from mcts.settings import SearchSettings
+from pipelines.budget import BudgetSettings
 from pipelines.engines.base import Sampling
 from pipelines.engines.settings import EngineSettings
 from pipelines.errors import UserError
 from pipelines.problems import ProblemSource
 from schemas import Record, digest
+
+_NOT_DATA = (
+    *("out", "journal", "replace", "max_failure_share", "retry"),
+    *("target_rows", "budget", "dry_run", "dry_run_problems"),
+)
+"""Settings that say where data goes, how much of it is made now and for how much, not what it is."""
 
 
 class ActorSettings(Record):
@@ -143,12 +150,27 @@ class Settings(Record):
     """Whether the shards of another run in `out` may be replaced. The journal always stays."""
     max_failure_share: float = 0.1
     """Largest share of failed elements with which the run still counts as a success."""
+    retry: Literal["unfinished", "failed"] = "unfinished"
+    """`failed` runs again what failed in an earlier run and begins nothing else; `unfinished` does both."""
+    target_rows: int | None = None
+    """Stops after the first shard with which `sft` has so many rows, in the order of the shards: which shards there
+    are depends on what is in them alone. Smaller `runner.problems_per_shard` come closer to the number."""
+    budget: BudgetSettings = BudgetSettings()
+    dry_run: bool = False
+    """Runs a sample of the problems, writes no shard and says what the whole would cost. Its answers are journaled."""
+    dry_run_problems: int = 8
+    """Problems in that sample."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_failure_share <= 1:
             raise ValueError(f"max_failure_share must lie in 0..1, got {self.max_failure_share}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must lie in 0..2^63-1, got {self.seed}")
+        if self.target_rows is not None and self.target_rows < 1:
+            raise ValueError(f"target_rows must be at least 1 (null is no target), got {self.target_rows}")
+        if self.dry_run_problems < 2:
+            raise ValueError(f"dry_run_problems must be at least 2 to tell an uncertainty, got {self.dry_run_problems}")
+        self.budget.check_prices(["", *self.engines])
         if not self.out:
             raise ValueError("out is empty; name the folder that the data is written to")
         named = {f"panel.agents[{agent.name}].engine": agent.engine for agent in self.panel.agents}
@@ -163,7 +185,7 @@ class Settings(Record):
     def config_digest(self) -> str:
         """Digest of everything that shapes the data: not of where it goes or how fast it gets there."""
         plain = msgspec.to_builtins(self)
-        for name in ("out", "journal", "replace", "max_failure_share"):
+        for name in _NOT_DATA:
             del plain[name]
         for name in ("kind", "max_in_flight", "checker_processes"):
             del plain["runner"][name]

@@ -3,17 +3,19 @@
 A shard is also the unit of work: all rows of a problem are in the shard that its id's digest says, in every table.
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.errors import UserError
 from schemas import Record, digest, uniform
 from schemas.arrow import CONFIGS, arrow_schema, to_row
 
@@ -21,6 +23,8 @@ Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")
 
 _ROWS_IN_GROUP = 1000
+_ROWS_READ = 100
+"""Rows that are plain values at a time: a large tree takes megabytes then."""
 
 
 class Shard(Record):
@@ -35,6 +39,10 @@ class Shard(Record):
     def path(self) -> str:
         """Path below the output folder, with the name that Hugging Face's loaders expect."""
         return f"{self.config}/{self.split}-{self.index:05d}-of-{self.num_shards:05d}.parquet"
+
+
+class ShardError(UserError):
+    """A shard cannot be written; says which file, why, and what to do."""
 
 
 class DuplicateRow(ValueError):
@@ -85,6 +93,7 @@ def write_shard(out: Path, shard: Shard, rows: Sequence[tuple[str, Record]]) -> 
 
     Raises:
       DuplicateRow: two different rows have the same key; names it.
+      ShardError: the disk is full, or the folder cannot be written.
     """
     ordered = sorted(rows, key=lambda row: row[0])
     for (key, record), (next_key, next_record) in itertools.pairwise(ordered):
@@ -92,9 +101,9 @@ def write_shard(out: Path, shard: Shard, rows: Sequence[tuple[str, Record]]) -> 
             raise DuplicateRow(f"{shard.path}: two rows have the key {key!r}: {record!r:.300} and {next_record!r:.300}")
     schema = file_schema(CONFIGS[shard.config])
     path = out / shard.path
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
             # Without rows there is no group at all: loaders stumble over an empty one.
             for start in range(0, len(ordered), _ROWS_IN_GROUP):
@@ -103,14 +112,32 @@ def write_shard(out: Path, shard: Shard, rows: Sequence[tuple[str, Record]]) -> 
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise ShardError(
+            f"cannot write {path}: {error.strerror or error}; free some space or make it writable, then start the same "
+            "command again: it goes on from here"
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # Nothing can be taken away where nothing can be written; the next run does that.
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
-def read_rows(out: Path, config: str, columns: Sequence[str] | None = None) -> Iterable[dict[str, Any]]:
-    """Rows of one table of all splits and shards, in the order of the files."""
-    for path in sorted((out / config).glob("*.parquet")):
-        for batch in pq.ParquetFile(path).iter_batches(columns=columns):
+def read_rows(out: Path, config: str, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """Rows of one table of all splits and shards, in the order of the files; few are in memory at a time."""
+    for path in table_files(out, config):
+        yield from read_file(path, columns)
+
+
+def table_files(out: Path, config: str) -> list[Path]:
+    """Files of one table. Those of equal name in two tables hold rows of the same problems."""
+    return sorted((out / config).glob("*.parquet"))
+
+
+def read_file(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """Rows of one file."""
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=_ROWS_READ, columns=columns):
             yield from batch.to_pylist()
 
 

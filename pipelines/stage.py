@@ -14,6 +14,7 @@ from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
+from pipelines.budget import PROBLEM
 from pipelines.engines.base import EngineError
 from pipelines.meter import METER
 from pipelines.worker import Worker, WorkerSpec, acquire, release
@@ -75,6 +76,7 @@ class CallModels(beam.DoFn, Generic[E]):
         release(self._spec)
 
     async def _work(self, element: E) -> list[Record]:
+        PROBLEM.set(self._identify(element)[1])
         try:
             return list(await self._handler(self._worker, element))
         except EngineError as error:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from pipelines.budget import Accounts, BudgetSettings
 from pipelines.checking import CheckerPool
 from pipelines.engines import Endpoint, Sampling, connect
 from pipelines.engines.journaled import JournaledEngine
@@ -32,6 +33,8 @@ class WorkerSpec(Record):
     checker_cpu_secs: float
     max_in_flight: int
     """Elements that one stage has in hand at once."""
+    budget: BudgetSettings = BudgetSettings()
+    """What this worker may spend."""
 
 
 class Worker:
@@ -40,8 +43,10 @@ class Worker:
     def __init__(self, spec: WorkerSpec) -> None:
         self.checkers = CheckerPool(num_workers=spec.checker_processes, cpu_seconds=spec.checker_cpu_secs)
         self.journal = Journal(Path(spec.journal))
+        self.accounts = Accounts(spec.budget)
         self._models = {
-            name: JournaledEngine(connect(endpoint), self.journal, METER.pay) for name, endpoint in spec.endpoints
+            name: JournaledEngine(connect(endpoint), self.journal, METER.pay, self.accounts.of(name))
+            for name, endpoint in spec.endpoints
         }
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="worker-loop", daemon=True)
@@ -74,6 +79,11 @@ class Worker:
             sampling=msgspec.json.encode(sampling).decode(),
             seed=seed,
         )
+
+    def settle(self) -> None:
+        """Waits for all requests that are in flight, whoever asked: what was paid for is in the journal then."""
+        for model in self._models.values():
+            self.submit(model.settle()).result()
 
     def close(self) -> None:
         """Stops the loop and lets go of everything; what was committed stays."""

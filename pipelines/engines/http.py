@@ -1,7 +1,7 @@
 """The HTTP client of every served model: aiohttp, bounded, retrying, spread over several URLs."""
 
 import asyncio
-import hashlib
+import dataclasses
 import os
 
 import aiohttp
@@ -19,7 +19,7 @@ from pipelines.engines.base import (
     Usage,
 )
 from pipelines.engines.dialects import Dialect, read_reply, word_request
-from pipelines.engines.limiter import Limiter
+from pipelines.engines.hosts import Host, Hosts
 from pipelines.engines.settings import Limits
 from pipelines.errors import UserError
 from schemas import digest
@@ -27,6 +27,8 @@ from schemas import digest
 _RETRIED = (EngineUnavailable, BadReply)
 _REFUSALS = (400, 413, 422)
 _OVERLOADED = (429, 503)
+_UNREACHABLE = (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError, aiohttp.ConnectionTimeoutError)
+"""Refused, reset and dropped connections, and those that never come about."""
 
 
 class _Pause(tenacity.wait.wait_base):
@@ -42,12 +44,14 @@ class _Pause(tenacity.wait.wait_base):
         return self._jitter(retry_state) if asked is None else min(asked, self._longest)
 
 
-class _Endpoint:
-    """One URL and the places there are at it."""
+@dataclasses.dataclass(slots=True)
+class _Call:
+    """A request on its way through its attempts."""
 
-    def __init__(self, url: str, limits: Limits) -> None:
-        self.url = url
-        self.limiter = Limiter(limits.max_in_flight)
+    request: Request
+    body: bytes
+    strikes: int = 0
+    """Attempts that a server failed, its being overloaded apart."""
 
 
 class HttpEngine:
@@ -62,7 +66,7 @@ class HttpEngine:
         self.identity = f"{model}@{revision}/{dialect.style}"
         self._dialect = dialect
         self._limits = limits
-        self._endpoints = [_Endpoint(url, limits) for url in urls]
+        self._hosts = Hosts(urls, limits)
         self._key_env = key_env
         self._key = os.environ.get(key_env, "") if key_env else ""
         self._session: aiohttp.ClientSession | None = None
@@ -70,7 +74,7 @@ class HttpEngine:
     @property
     def in_flight(self) -> int:
         """Requests that are at a server now."""
-        return sum(endpoint.limiter.taken for endpoint in self._endpoints)
+        return self._hosts.taken
 
     async def complete(self, request: Request) -> Reply:
         """See `Engine.complete`; in several requests where the server takes fewer samples at a time.
@@ -94,26 +98,30 @@ class HttpEngine:
         )
 
     async def _complete(self, request: Request) -> Reply:
-        body = msgspec.json.encode(word_request(request, self._dialect, self.model))
+        call = _Call(request, msgspec.json.encode(word_request(request, self._dialect, self.model)))
         try:
-            return await self._attempt(request, body)
+            return await self._attempt(call)
         except _RETRIED as error:
             first = error
-        return await self._retry(request, body, first)
+        return await self._retry(call, first)
 
-    async def _attempt(self, request: Request, body: bytes) -> Reply:
+    async def _attempt(self, call: _Call) -> Reply:
         try:
-            return read_reply(await self._send(self._endpoint(request), body), request, self._dialect)
+            return read_reply(await self._reach(call), call.request, self._dialect)
+        except BadReply:
+            call.strikes += 1
+            raise
         except PromptRefused as error:
             refused = Sample(text="", finish="stop", tokens=0, error=str(error))
-            return Reply(samples=(refused,) * request.num_samples, usage=Usage(requests=1))
+            return Reply(samples=(refused,) * call.request.num_samples, usage=Usage(requests=1))
 
-    async def _retry(self, request: Request, body: bytes, first: EngineError) -> Reply:
+    async def _retry(self, call: _Call, first: EngineError) -> Reply:
         """Goes on after a first attempt that ended with `first`; most calls never need what is made here."""
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(_RETRIED),
             stop=tenacity.stop_after_attempt(self._limits.max_attempts),
             wait=_Pause(self._limits.max_wait_secs),
+            sleep=self._rest,
             reraise=True,
         )
         attempts = 0
@@ -123,40 +131,61 @@ class HttpEngine:
                     attempts = attempt.retry_state.attempt_number
                     if attempts == 1:
                         raise first
-                    return await self._attempt(request, body)
+                    return await self._attempt(call)
         except _RETRIED as error:
-            error.attempts, error.request_digest = attempts, digest(request)
+            error.attempts, error.request_digest = attempts, digest(call.request)
             raise
         raise AssertionError("tenacity re-raises the last error")
 
+    async def _rest(self, seconds: float) -> None:
+        """A pause; while no server can be reached, the longest one there is, or until one can.
+
+        So an outage is borne for `max_attempts - 1` times `max_wait_secs`, two and a half minutes by default, and not
+        only for as long as the pauses that are meant for a single request's bad luck.
+        """
+        await asyncio.sleep(seconds)
+        await self._hosts.wait(self._limits.max_wait_secs - seconds)
+
     async def close(self) -> None:
         """Closes the connections."""
+        await self._hosts.close()
         if self._session:
             await self._session.close()
 
-    def _endpoint(self, request: Request) -> _Endpoint:
-        """Rendezvous hashing by prompt: what shares a prompt, such as a tree's nodes, meets the same prefix cache."""
-        if len(self._endpoints) == 1:
-            return self._endpoints[0]
-        return max(
-            self._endpoints,
-            key=lambda endpoint: hashlib.blake2b((endpoint.url + "\n" + request.prompt).encode()).digest(),
-        )
-
-    async def _send(self, endpoint: _Endpoint, body: bytes) -> bytes:
-        async with endpoint.limiter.place():
+    async def _reach(self, call: _Call) -> bytes:
+        """The body of a reply, from the next URL where the one that was chosen cannot be reached."""
+        for _ in range(len(self._hosts) - 1):
+            host = self._hosts.choose(call.request.prompt, call.strikes)
             try:
-                async with self._connected().post(endpoint.url + self._dialect.path, data=body) as response:
+                return await self._send(host, call)
+            except EngineUnavailable:
+                if not host.is_away or self._hosts.are_away:
+                    raise
+        return await self._send(self._hosts.choose(call.request.prompt, call.strikes), call)
+
+    async def _send(self, host: Host, call: _Call) -> bytes:
+        async with host.limiter.place():
+            if host.is_away and not self._hosts.are_away:  # Lost while this one waited for its place.
+                raise EngineUnavailable(f"{host.url}: cannot be reached")
+            session = self._connected()
+            try:
+                async with session.post(host.url + self._dialect.path, data=call.body) as response:
                     content = await response.read()
                     status, retry_after = response.status, response.headers.get("Retry-After", "")
             except (TimeoutError, aiohttp.ClientError, OSError) as error:
-                raise EngineUnavailable(f"{endpoint.url}: {type(error).__name__}: {error}") from error
+                if isinstance(error, _UNREACHABLE):
+                    self._hosts.lose(host, session)
+                else:
+                    call.strikes += 1
+                raise EngineUnavailable(f"{host.url}: {type(error).__name__}: {error}") from error
             if status == 200:
-                endpoint.limiter.succeeded()
+                host.limiter.succeeded()
                 return content
             if status in _OVERLOADED:
-                endpoint.limiter.overloaded()
-            raise self._error(endpoint.url, status, content, retry_after)
+                host.limiter.overloaded()
+            else:
+                call.strikes += 1
+            raise self._error(host.url, status, content, retry_after)
 
     def _connected(self) -> aiohttp.ClientSession:
         if self._session is None:

@@ -14,7 +14,8 @@ class Limits(Record):
     max_attempts: int = 6
     """Times one request is sent before it counts as failed."""
     max_wait_secs: float = 30.0
-    """Longest pause between two attempts."""
+    """Longest pause between two attempts. While no server can be reached every pause is that long, or until one can:
+    an outage is borne for (max_attempts - 1) * max_wait_secs."""
     connect_timeout_secs: float = 10.0
     read_timeout_secs: float = 300.0
     """Longest silence of a server that has accepted a request."""

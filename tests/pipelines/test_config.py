@@ -94,7 +94,7 @@ BAD = [
     ("replace=1", "replace: Expected `bool`, got `int`"),
     ("out=null", "out: Expected `str`, got `null`"),
     ("engine.slots=many", "engine.slots: Expected `int`, got `str`"),
-    ("verify.rollouts=x", "verify.rollouts: Expected `int`, got `str`"),
+    ("verify.help.rollouts=x", "verify.help.rollouts: Expected `int`, got `str`"),
     ("actor.temperature=hot", "actor.temperature: Expected `float`, got `str`"),
     ("actor.stop=END", "actor.stop: Expected `array`, got `str`"),
     # An unknown option of a group.
@@ -140,7 +140,7 @@ BAD = [
     ("search.root_rollouts=0", "search: root_rollouts must be at least 1, got 0"),
     ("search.level=1.5", "search: level must lie between 0 and 1, got 1.5"),
     ("pairing.alpha=1", "pairing: alpha must lie between 0 and 1, got 1.0"),
-    ("verify.rollouts=0", "verify: rollouts must be at least 1, got 0"),
+    ("verify.help.rollouts=0", "verify.help: need 1 <= rollouts <= max_rollouts, got rollouts=0, max_rollouts=5"),
     ("export.max_length_ratio=0.5", "export: max_length_ratio must be at least 1, got 0.5"),
     (
         "engine=vllm engine.url=h:80 engine.model=m",

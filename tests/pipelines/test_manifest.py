@@ -17,11 +17,19 @@ NUM_AGENTS = 2
 
 
 def lay_out(path: Path, records: dict[str, list[Record]]) -> None:
-    """One shard with these records, spread over both splits, and every other file empty."""
+    """One shard with these records, spread over both splits, and every other file empty.
+
+    As in a run, a tree's paths are in the split that it is in.
+    """
     for shard in all_shards([0], 1):
         rows = records.get(shard.config, [])
-        part = [(f"{i:03d}", row) for i, row in enumerate(rows) if (i % 2 == 0) == (shard.split == "train")]
+        part = [(f"{i:03d}", row) for i, row in enumerate(rows) if _split(i, row) == shard.split]
         write_shard(path, shard, part)
+
+
+def _split(i: int, row: Record) -> str:
+    number = int(row.tree_id.removeprefix("t")) if isinstance(row, PathPair | PathAlone) else i
+    return "train" if number % 2 == 0 else "validation"
 
 
 def a_run() -> dict[str, list[Record]]:
@@ -75,16 +83,18 @@ def test_every_element_is_counted_where_it_ended(tmp_path):
         "WriteCritiques": (8, 6, 1, 1),
         "AggregateCritiques": (4, 3, 1, 0),
         "VerifyCritiques": (5, 2, 2, 1),
+        "WriteShards": (2, 2, 0, 0),
     }
     assert all(stage.balanced for stage in books.stages)
-    # Three failures among 6 + 5 + 4 + 8 + 4 + 5 elements.
-    assert books.failure_share == 3 / 32
+    # Three failures among 6 + 5 + 4 + 8 + 4 + 5 + 2 elements.
+    assert books.failure_share == 3 / 34
 
 
 def test_reasons_are_named_most_frequent_first(tmp_path):
     books = books_of(tmp_path, a_run())
-    assert list(books.stages[-1].reasons.items()) == [("leak", 2), ("EngineUnavailable", 1)]
-    assert books.stages[0].reasons == {"null_answer": 1}
+    reasons = {stage.stage: list(stage.reasons.items()) for stage in books.stages}
+    assert reasons["VerifyCritiques"] == [("leak", 2), ("EngineUnavailable", 1)]
+    assert reasons["ReadProblems"] == [("null_answer", 1)]
 
 
 def test_rows_are_counted_by_table_and_split(tmp_path):
@@ -105,6 +115,7 @@ def test_rows_are_counted_by_table_and_split(tmp_path):
         ("critiques", "WriteCritiques"),
         ("panels", "AggregateCritiques"),
         ("verified", "VerifyCritiques"),
+        ("sft", "WriteShards"),
     ],
 )
 def test_an_element_that_was_lost_shows_as_a_stage_that_does_not_add_up(tmp_path, table, stage):
@@ -154,7 +165,7 @@ def test_the_manifest_holds_config_counts_cost_and_digests(tmp_path, plan):
     assert manifest["config"]["engine"]["kind"] == "scripted"
     assert manifest["paid"]["ExpandTrees"]["completion_tokens"] == 40
     assert manifest["rows"]["sft/train"] == 1
-    assert [stage["balanced"] for stage in manifest["stages"]] == [True] * 6
+    assert [stage["balanced"] for stage in manifest["stages"]] == [True] * 7
     assert manifest["shards"] == output.digests(1)
     assert len(manifest["shards"]) == 2 * len(CONFIGS)
     assert manifest["packages"].keys() >= {"apache-beam", "msgspec", "pyarrow"}

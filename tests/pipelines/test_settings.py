@@ -37,7 +37,7 @@ def test_the_digest_is_the_same_each_time():
         "panel.meta_template=other",
         "panel.reask=false",
         "panel.agents=[{name:a}]",
-        "verify.alpha=0.01",
+        "verify.help.alpha=0.01",
         "export.validation_share=0.2",
         "runner.problems_per_shard=7",
         "runner.checker_cpu_secs=1",

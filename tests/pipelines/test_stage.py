@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import threading
+import time
 from pathlib import Path
 
 import apache_beam as beam
@@ -61,7 +62,7 @@ def spec(tmp_path: Path):
     register_coders()
     with serve(Scripted()) as endpoint:
         yield WorkerSpec(
-            endpoint=endpoint,
+            endpoints=(("", endpoint),),
             journal=str(tmp_path / "journal.sqlite"),
             checker_processes=1,
             checker_cpu_secs=1.0,
@@ -170,6 +171,83 @@ def test_at_most_max_in_flight_elements_are_in_hand_and_that_many_are(spec):
     assert len(seen["kept"]) == 40
     assert WATCH.peak == spec.max_in_flight == 4
     assert WATCH.threads == {"worker-loop"}
+
+
+async def backwards(worker, element: Problem):
+    """Later elements end earlier."""
+    await asyncio.sleep(0.002 * (40 - int(element.id[1:])))
+    WATCH.order.append(element.id)
+    return [element, rejection(element.id)]
+
+
+def test_elements_come_once_each_in_whatever_order_they_end(spec):
+    many = msgspec.structs.replace(spec, max_in_flight=40)
+    seen = run_stage(many, backwards, [problem(i) for i in range(40)])
+    assert WATCH.order != sorted(WATCH.order, key=lambda each: int(each[1:]))
+    assert sorted(each.id for each in seen["kept"]) == sorted(f"p{i}" for i in range(40))
+    assert sorted(each.key for each in seen[REJECTED]) == sorted(f"p{i}" for i in range(40))
+
+
+@pytest.fixture
+def bundle(spec):
+    """A stage as Beam drives it, three elements at a time; those named in `held` end when their event is set."""
+    held: dict[str, threading.Event] = {}
+
+    async def handler(worker, element: Problem):
+        if element.id in held:
+            await asyncio.to_thread(held[element.id].wait, 10)
+        return [element]
+
+    stage = CallModels(STAGE, msgspec.structs.replace(spec, max_in_flight=3), handler, identify)
+    stage.setup()
+    stage.start_bundle()
+    yield stage, held
+    stage.teardown()
+
+
+def ids(outputs) -> list[str]:
+    return [each.id for each in outputs]
+
+
+def values(outputs) -> list[str]:
+    return [each.value.id for each in outputs]
+
+
+def test_what_has_ended_comes_out_while_others_are_in_hand(bundle):
+    stage, held = bundle
+    held |= {"p0": threading.Event(), "p1": threading.Event()}
+    assert [ids(stage.process(problem(i))) for i in range(2)] == [[], []]
+    # With each of these three are in hand, so that it waits for one to end, which can only be itself.
+    assert [ids(stage.process(problem(i))) for i in range(2, 5)] == [["p2"], ["p3"], ["p4"]]
+    held["p1"].set()
+    held["p0"].set()
+    assert sorted(values(stage.finish_bundle())) == ["p0", "p1"]
+    assert values(stage.finish_bundle()) == []
+
+
+def test_what_has_ended_comes_out_without_waiting_for_a_full_hand(bundle):
+    stage, held = bundle
+    held |= {"p0": threading.Event(), "p1": threading.Event()}
+    assert ids(stage.process(problem(0))) == []
+    held["p0"].set()
+    while stage._done.empty():
+        time.sleep(0.001)
+    assert ids(stage.process(problem(1))) == ["p0"]
+    held["p1"].set()
+    assert values(stage.finish_bundle()) == ["p1"]
+
+
+def test_what_a_bundle_left_in_flight_does_not_come_out_of_the_next(bundle):
+    stage, held = bundle
+    held["p0"] = threading.Event()
+    assert ids(stage.process(problem(0))) == []
+    stage.start_bundle()  # The runner gave the first bundle up.
+    held["p1"] = threading.Event()
+    assert ids(stage.process(problem(1))) == []
+    held["p0"].set()
+    held["p1"].set()
+    assert values(stage.finish_bundle()) == ["p1"]
+    assert values(stage.finish_bundle()) == []
 
 
 async def in_order(sign: int, worker, element: Problem):

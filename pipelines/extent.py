@@ -1,0 +1,58 @@
+"""How far a run has come: which shards are there, which hold failed elements, and how many rows they have."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from pipelines.plan import Inputs
+from pipelines.shards import all_shards, num_rows, shard_of
+
+
+def _files(out: Path, index: int, num_shards: int, config: str = "") -> list[Path]:
+    return [out / s.path for s in all_shards([index], num_shards) if config in ("", s.config)]
+
+
+def written_shards(out: Path, num_shards: int) -> tuple[int, ...]:
+    """Shards of which every file is there.
+
+    Side effect: takes away the files of all others. Whoever wrote them was killed halfway, and nothing but a shard as a
+    whole adds up; what went into them is in the journal.
+    """
+    written = []
+    for index in range(num_shards):
+        files = _files(out, index, num_shards)
+        if all(file.is_file() for file in files):
+            written.append(index)
+        else:
+            for file in files:
+                file.unlink(missing_ok=True)
+    return tuple(written)
+
+
+def failed_elements(out: Path, shards: Iterable[int], num_shards: int) -> dict[int, Mapping[str, int]]:
+    """Failed elements by stage, for each of these shards that has any."""
+    found: dict[int, Mapping[str, int]] = {}
+    for index in shards:
+        stages: Counter[str] = Counter()
+        for file in _files(out, index, num_shards, "failures"):
+            if file.is_file():
+                stages.update(pq.read_table(file, columns=["stage"])["stage"].to_pylist())
+        if stages:
+            found[index] = stages
+    return found
+
+
+def accepted_rows(out: Path, index: int, num_shards: int) -> int:
+    """Rows of `sft` in a shard; 0 where it is not written."""
+    return sum(num_rows(file) for file in _files(out, index, num_shards, "sft") if file.is_file())
+
+
+def inputs_of(inputs: Inputs, shards: Iterable[int], num_shards: int) -> Inputs:
+    """The part of what was read that belongs to these shards."""
+    wanted = set(shards)
+    return Inputs(
+        problems=tuple(item for item in inputs.problems if shard_of(item.id, num_shards) in wanted),
+        unread=tuple(item for item in inputs.unread if shard_of(item.problem_id, num_shards) in wanted),
+    )

@@ -1,0 +1,182 @@
+"""Several URLs of which one is dead, and one URL that goes away and comes back."""
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+from aiohttp import web
+
+from pipelines.engines.base import EngineUnavailable
+from pipelines.engines.hosts import Hosts
+from pipelines.engines.settings import Limits
+from pipelines.engines.simulated import SimulatedSettings, serving
+from pipelines.main import main
+from tests.engines.test_http import Counting, Handler, Script, application, client, listening, status, wish
+
+PROMPTS = [f"Q{i}|" for i in range(40)]
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+@contextlib.asynccontextmanager
+async def listening_at(port: int, handler: Handler) -> AsyncIterator[None]:
+    runner = web.AppRunner(application(handler), shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        yield
+    finally:
+        await runner.cleanup()
+
+
+def home_of(prompt: str, *urls: str) -> str:
+    return Hosts(urls, Limits()).choose(prompt, 0).url
+
+
+def test_a_dead_url_among_two_costs_no_prompt_a_single_attempt():
+    living = Counting(0)
+
+    async def work():
+        dead = f"http://127.0.0.1:{free_port()}"
+        async with listening(living) as url, client(dead, url, max_attempts=1) as engine:
+            assert {home_of(prompt, dead, url) for prompt in PROMPTS} == {dead, url}
+            return await asyncio.gather(*(engine.complete(wish(prompt)) for prompt in PROMPTS))
+
+    assert len(asyncio.run(work())) == 40
+    assert set(living.prompts) == {f"Q{i}" for i in range(40)}
+
+
+def test_a_url_that_comes_back_gets_its_own_prompts_again():
+    living, back = Counting(0), Counting(0)
+
+    async def work():
+        port = free_port()
+        gone = f"http://127.0.0.1:{port}"
+        async with listening(living) as url, client(gone, url, max_attempts=1) as engine:
+            for prompt in PROMPTS:
+                await engine.complete(wish(prompt))
+            assert living.arrivals == 40
+            async with listening_at(port, back):
+                await asyncio.sleep(1.3)  # The scout looks once a second at least.
+                for prompt in PROMPTS:
+                    await engine.complete(wish(prompt))
+            return [prompt for prompt in PROMPTS if home_of(prompt, gone, url) == gone]
+
+    own = asyncio.run(work())
+    assert 0 < len(own) < 40
+    assert set(back.prompts) == {prompt.rstrip("|") for prompt in own}
+    assert living.arrivals == 80 - len(own)
+
+
+def test_one_server_that_is_away_is_waited_for_longer_than_bad_luck():
+    # Without waiting for it, the second and last attempt would come after 0.5 s at most.
+    async def work():
+        port = free_port()
+        async with client(f"http://127.0.0.1:{port}", max_attempts=2, max_wait_secs=20.0) as engine:
+            began = time.monotonic()
+            asked = asyncio.create_task(engine.complete(wish()))
+            await asyncio.sleep(1.2)
+            async with listening_at(port, Script()):
+                reply = await asyncio.wait_for(asked, 10)
+            return reply, time.monotonic() - began
+
+    reply, seconds = asyncio.run(work())
+    assert reply.samples[0].text == "hello"
+    assert 1.2 <= seconds < 4  # Found within about a second, not after the 20 it would have waited.
+
+
+def test_one_that_drops_every_connection_is_away_too():
+    class Drops(Script):
+        """Closes connections until it is well again, also those of whoever only asks how it is."""
+
+        is_well = False
+
+        async def __call__(self, request: web.Request) -> web.StreamResponse:
+            return await super().__call__(request) if self.is_well else self.drop(request)
+
+        async def health(self, request: web.Request) -> web.StreamResponse:
+            return web.Response() if self.is_well else self.drop(request)
+
+        def drop(self, request: web.Request) -> web.StreamResponse:
+            request.transport.abort()
+            return web.Response(status=503)
+
+    drops = Drops()
+
+    async def work():
+        app = application(drops)
+        app.router.add_get("/health", drops.health)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        async with client(f"http://127.0.0.1:{runner.addresses[0][1]}", max_attempts=2, max_wait_secs=20.0) as engine:
+            asked = asyncio.create_task(engine.complete(wish()))
+            await asyncio.sleep(1.0)
+            assert not asked.done()
+            drops.is_well = True
+            reply = await asyncio.wait_for(asked, 5)
+        await runner.cleanup()
+        return reply
+
+    assert asyncio.run(work()).samples[0].text == "hello"
+    assert len(drops.bodies) == 1
+
+
+def test_a_server_that_stays_away_is_given_up_after_the_longest_pauses():
+    async def work():
+        url = f"http://127.0.0.1:{free_port()}"
+        async with client(url, max_attempts=3, max_wait_secs=0.4) as engine:
+            began = time.monotonic()
+            with pytest.raises(EngineUnavailable, match="ClientConnectorError") as caught:
+                await engine.complete(wish())
+            return caught.value.attempts, time.monotonic() - began
+
+    attempts, seconds = asyncio.run(work())
+    assert attempts == 3
+    assert 0.8 <= seconds < 2  # Two pauses of 0.4 s.
+
+
+def test_a_prompt_whose_server_fails_it_goes_to_the_next():
+    async def work():
+        async with contextlib.AsyncExitStack() as stack:
+            sick, well = Script(*[status(500)] * 200), Counting(0)
+            urls = [await stack.enter_async_context(listening(server)) for server in (sick, well)]
+            engine = await stack.enter_async_context(client(*urls, max_attempts=2))
+            await asyncio.gather(*(engine.complete(wish(prompt)) for prompt in PROMPTS))
+            return sum(home_of(prompt, *urls) == urls[0] for prompt in PROMPTS), len(sick.bodies), well.arrivals
+
+    at_home, failed, answered = asyncio.run(work())
+    assert failed == at_home > 0
+    assert answered == 40
+
+
+def test_a_prompt_whose_server_is_only_busy_stays_there():
+    async def work():
+        async with contextlib.AsyncExitStack() as stack:
+            servers = [Script(status(429, Retry_After="0")), Script(status(429, Retry_After="0"))]
+            urls = [await stack.enter_async_context(listening(server)) for server in servers]
+            engine = await stack.enter_async_context(client(*urls))
+            await engine.complete(wish("Q"))
+            home = urls.index(home_of("Q", *urls))
+            return len(servers[home].bodies), len(servers[1 - home].bodies)
+
+    assert asyncio.run(work()) == (2, 0)
+
+
+def test_doctor_asks_every_url(capsys):
+    living, dead = SimulatedSettings(), f"http://127.0.0.1:{free_port()}"
+    with serving(living) as url:
+        overrides = ["problems=simulated", "engine=vllm", f'engine.url="{dead},{url}"', "engine.model=simulated"]
+        began = time.monotonic()
+        assert main(["doctor", *overrides]) == 1
+    assert time.monotonic() - began < 10  # Nor does it wait for a server to come back.
+    rows = [line for line in capsys.readouterr().out.splitlines() if "run: engine" in line]
+    assert [("ok" in row, "no" in row) for row in rows] == [(False, True), (True, False)]
