@@ -3,12 +3,13 @@
 One SQLite file in WAL mode. A writer thread commits whatever has gathered since the last commit in one transaction,
 so that an answer is on disk before it is used and a thousand answers cost a few commits. Several processes on one
 machine may share the file. SQLite drops a torn tail by itself; a file of another version is refused. Each sample has a
-checksum with its key, since SQLite has none for what is older than the tail: a damaged file ends the run, and never
-gives a text that no model wrote.
+checksum with its key, since SQLite has none for what is older than the tail: what is damaged is asked for again or ends
+the run, and never gives a text that no model wrote.
 """
 
 import asyncio
 import contextlib
+import logging
 import queue
 import sqlite3
 import threading
@@ -59,9 +60,8 @@ INSERT INTO ledger VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (stage) DO UPDATE SET
 
 def _damaged(path: Path, what: str) -> JournalError:
     return JournalError(
-        f"the journal {path} is damaged: {what}; nothing was taken from it. Save the samples that can be read "
-        f"(sqlite3 {path} .recover | sqlite3 NEW) and go on with journal=NEW, or name a new one with journal=PATH and "
-        "pay again"
+        f"the journal {path} is damaged: {what}; put back a copy of it, or name a new one with journal=PATH: finished "
+        "shards stay, and what they do not hold is paid for again"
     )
 
 
@@ -136,13 +136,14 @@ class Journal:
         self._reader = _open(path)
         self._writer = _open(path)
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._damaged_keys: set[str] = set()
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(Sample)
         self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
         self._thread.start()
 
     def get(self, keys: Sequence[str]) -> dict[str, Sample]:
-        """The samples that are there, by key.
+        """The samples that are there, by key; one that is not what was written is not there.
 
         Raises:
           JournalError: the file is damaged.
@@ -150,7 +151,20 @@ class Journal:
         places = ", ".join("?" * len(keys))
         with self._reading():
             rows = self._reader.execute(f"SELECT key, value FROM samples WHERE key IN ({places})", keys).fetchall()
-        return {key: self._decoder.decode(self._checked(key, value)) for key, value in rows}
+        found = {key: value[_SUM_BYTES:] for key, value in rows if _sum(key, value[_SUM_BYTES:]) == value[:_SUM_BYTES]}
+        if len(found) < len(rows):
+            self._drop([key for key, _ in rows if key not in found])
+        return {key: self._decoder.decode(value) for key, value in found.items()}
+
+    def _drop(self, keys: Sequence[str]) -> None:
+        """Forgets samples that are not what was written, so that they can be put anew."""
+        logging.getLogger(__name__).error(
+            "%d samples of the journal %s are damaged, for example %s; they are asked for again",
+            len(keys),
+            self.path,
+            keys[0],
+        )
+        self._damaged_keys.update(keys)
 
     async def put(self, stage: str, samples: Mapping[str, Sample], usage: Usage) -> None:
         """Returns when the samples and their cost are on disk. A key that is there already keeps its sample.
@@ -190,12 +204,6 @@ class Journal:
         except sqlite3.Error as error:
             raise _damaged(self.path, str(error)) from error
 
-    def _checked(self, key: str, value: bytes) -> bytes:
-        """A sample as it was encoded, if it is what was written under this key."""
-        if not isinstance(value, bytes) or _sum(key, value[_SUM_BYTES:]) != value[:_SUM_BYTES]:
-            raise _damaged(self.path, f"the sample {key} is not what was written")
-        return value[_SUM_BYTES:]
-
     def close(self) -> None:
         """Commits what is waiting and lets go of the file."""
         self._queue.put(None)
@@ -222,12 +230,15 @@ class Journal:
     def _commit(self, entries: Sequence[_Entry]) -> JournalError | None:
         samples = ((key, self._encoder.encode(sample)) for entry in entries for key, sample in entry.samples.items())
         rows = [(key, _sum(key, value) + value) for key, value in samples]
+        damaged = [(key,) for key, _ in rows if key in self._damaged_keys]
         costs = [(entry.stage, *msgspec.structs.astuple(entry.usage)) for entry in entries]
         try:
             self._writer.execute("BEGIN IMMEDIATE")
+            self._writer.executemany("DELETE FROM samples WHERE key = ?", damaged)
             self._writer.executemany("INSERT OR IGNORE INTO samples VALUES (?, ?)", rows)
             self._writer.executemany(_ADD_TO_LEDGER, costs)
             self._writer.execute("COMMIT")
+            self._damaged_keys.difference_update(key for (key,) in damaged)
         except sqlite3.Error as error:
             # A file that cannot be written may refuse this too; closing it comes to the same.
             with contextlib.suppress(sqlite3.Error):

@@ -3,8 +3,10 @@
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from rich.console import Console
 from rich.markup import escape
@@ -41,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "WRONGTURN_LOG" not in os.environ:  # Beam logs with a traceback what it raises, also where it is a clean stop.
         logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     console = Console(stderr=True, highlight=False)
+    previous = signal.signal(signal.SIGINT, _interrupt)
     try:
         return int(options.act(options))
     except UserError as error:
@@ -49,6 +52,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from here", soft_wrap=True)
         return 130
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    """Ctrl-C with a message: Beam makes a RuntimeError, and us a traceback, of an interrupt that has none."""
+    del number, frame
+    raise KeyboardInterrupt("stopped by hand")
 
 
 def _parser() -> argparse.ArgumentParser:

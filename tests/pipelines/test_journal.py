@@ -262,7 +262,7 @@ def test_another_version_is_refused_and_left_as_it_is(path):
     with pytest.raises(JournalError) as caught:
         Journal(path)
     assert str(caught.value) == (
-        f"the journal {path} was written by version 7 of its layout, this is version 2; "
+        f"the journal {path} was written by version 7 of its layout, this is version 3; "
         "use the wrongturn that wrote it, or name another one with journal=PATH"
     )
     with sqlite3.connect(path) as connection:

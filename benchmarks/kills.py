@@ -1,0 +1,357 @@
+"""What `kill -9` costs: runs killed at many moments, started again with the same command, against an undisturbed one.
+
+    python -m benchmarks.kills [--quick]
+
+`wrongturn run` works as a process group of its own over the whole pipeline, panel included, against one simulated
+server in another process. SIGKILL hits the group at moments spread over the stages (from outside, when the server has
+taken in a random number of calls for a task), during and after a commit of the journal, in a half-written shard, around
+the renaming of shards, of a shard's mark, and of each of the run's books. The same command then goes on, is killed
+again, and at last runs to its end.
+
+In flight: calls that the server had taken in and whose answer was not in the journal when the process was dead: those
+still at the server, and those answered and on the way to the disk. Paid twice: calls from before a kill of which any
+sample was asked for again later. Duplicates: rows whose id another row of the table has. Missing: rows of the
+undisturbed run that are not there, and samples it needed that nobody asked for; surplus: the reverse. Collapsed:
+samples in the journal beyond the distinct (prompt, seed) pairs that the server was asked for, and sets of samples that
+are not, text for text, the undisturbed run's. Identical: every shard has the undisturbed run's digest.
+"""
+
+import argparse
+import contextlib
+import itertools
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.kill_points import TASKS, Call, CountingServer, Point, counting_server
+from pipelines.engines.simulated import SimulatedSettings
+from pipelines.journal import Journal
+from pipelines.shards import file_digest, read_rows
+from schemas import Record
+from schemas.arrow import CONFIGS
+
+_ROOT = Path(__file__).resolve().parents[1]
+_LATENCY = 0.0002
+"""Seconds a token: about 40 ms a sample."""
+_OVERRIDES = (
+    *("problems=simulated", "engine=simulated", "actor=plain", "panel=blind"),
+    *("search=default", "pairing=default", "verify=default", "export.validation_share=0.3"),
+    f"engine.world.seconds_a_token={_LATENCY}",
+)
+_PATIENCE_SECS = 300.0
+_SHARD, _MARK = "*.parquet", "done/*.json"
+_BOOKS = ("run.json", "README.md", "report.html", "COMPLETED")
+
+
+class Kill(Record):
+    """One kill, and what it cost."""
+
+    point: str
+    at_server: int
+    """Calls that were at the server."""
+    on_the_way: int
+    """Calls that were answered and not in the journal yet."""
+    paid_twice: int
+
+    @property
+    def in_flight(self) -> int:
+        """Calls whose answers could be lost."""
+        return self.at_server + self.on_the_way
+
+
+class Dataset(Record):
+    """What a folder holds at the end."""
+
+    digests: dict[str, str]
+    """SHA-256 by shard file."""
+    ids: dict[str, list[str]]
+    """Names of the rows by table."""
+    samples: dict[str, dict[int, str]]
+    """Texts in the journal by request and sample's index."""
+
+
+class Chain(Record):
+    """One folder: killed, started again, and finished."""
+
+    kills: tuple[Kill, ...]
+    unreached: tuple[str, ...]
+    """Points that the run ended without passing."""
+    needed: int
+    """Calls of the undisturbed run."""
+    paid: int
+    duplicates: int
+    missing: int
+    surplus: int
+    """Rows that the undisturbed run has not, and samples that it never asked for."""
+    collapsed: int
+    identical: bool
+
+
+class _Round(Record):
+    """What the server saw of one process, from its start to its death."""
+
+    point: Point
+    calls: tuple[Call, ...]
+    killed: float | None
+    """When; None where the run came to its end."""
+    journaled: int
+    """Calls in the journal afterwards, of all rounds."""
+
+
+def _command(out: Path, url: str, num_problems: int, shard_size: int) -> list[str]:
+    sizes = [f"problems.num_problems={num_problems}", f"runner.problems_per_shard={shard_size}"]
+    return [*_OVERRIDES, *sizes, f"engine.url={url}", f"out={out}"]
+
+
+def _start(command: Sequence[str], point: Point | None, stamp: Path, log: Path) -> subprocess.Popen[bytes]:
+    """The run as a process in a group of its own; points inside it are handed to it."""
+    program = [sys.executable, "-m", "pipelines.main", "run", *command]
+    if point and point.kind != "calls":
+        program = [sys.executable, "-m", "benchmarks.kill_points", msgspec.json.encode(point).decode(), str(stamp)]
+        program += command
+    with log.open("ab") as file:
+        return subprocess.Popen(program, stdout=file, stderr=file, cwd=_ROOT, process_group=0)
+
+
+def _wait(process: subprocess.Popen[bytes], point: Point, server: CountingServer, stamp: Path) -> float | None:
+    """Lets the run come to its point or its end; gives the moment at which it was killed."""
+    deadline = time.monotonic() + _PATIENCE_SECS
+    start = server.count(point.match) if point.kind == "calls" else 0
+    while process.poll() is None:
+        if time.monotonic() > deadline:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise TimeoutError(f"a run did not end within {_PATIENCE_SECS:g} s at {point.name}")
+        if point.kind == "calls" and server.count(point.match) - start >= point.nth:
+            time.sleep(point.delay)
+            os.killpg(process.pid, signal.SIGKILL)
+            killed = time.monotonic()
+            process.wait()
+            return killed if process.returncode == -signal.SIGKILL else None
+        time.sleep(0.002)
+    return float(stamp.read_text()) if process.returncode == -signal.SIGKILL else None
+
+
+def _round(command: Sequence[str], point: Point, server: CountingServer, folder: Path) -> _Round:
+    stamp, log = folder / "stamp", folder / "log.txt"
+    process = _start(command, point, stamp, log)
+    killed = _wait(process, point, server, stamp)
+    if killed is None and process.returncode:
+        raise RuntimeError(f"a run ended with exit code {process.returncode}:\n{log.read_text()[-3000:]}")
+    time.sleep(0.2)  # So that the server finds out who has left.
+    return _Round(
+        point=point,
+        calls=tuple(server.calls()),
+        killed=killed,
+        journaled=_journaled_calls(folder / "out" / ".wrongturn" / "journal.sqlite"),
+    )
+
+
+def _journaled_calls(journal: Path) -> int:
+    """Calls in the ledger of a dead run, read from a copy: opening the file itself would put it in order."""
+    with tempfile.TemporaryDirectory() as folder:
+        for end in ("", "-wal"):
+            source = Path(f"{journal}{end}")
+            if source.exists():
+                shutil.copy(source, Path(folder) / f"copy{end}")
+        with contextlib.closing(sqlite3.connect(Path(folder) / "copy")) as connection:
+            has_ledger = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'ledger'").fetchone()
+            query = "SELECT coalesce(sum(requests), 0) FROM ledger"
+            return int(connection.execute(query).fetchone()[0]) if has_ledger else 0
+
+
+def _read(out: Path) -> Dataset:
+    """The rows, digests and samples of a finished run."""
+    path = out / ".wrongturn" / "journal.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        keys = [key for (key,) in connection.execute("SELECT key FROM samples")]
+    samples: dict[str, dict[int, str]] = {}
+    with contextlib.closing(Journal(path)) as journal:
+        for key in keys:
+            request, _, index = key.rpartition("/")
+            samples.setdefault(request, {})[int(index)] = journal.get([key])[key].text
+    return Dataset(
+        digests={str(path.relative_to(out)): file_digest(path) for path in sorted(out.glob("*/*.parquet"))},
+        ids={config: [_row_id(row) for row in read_rows(out, config)] for config in CONFIGS},
+        samples=samples,
+    )
+
+
+def _row_id(row: dict[str, Any]) -> str:
+    return str(row["id"]) if "id" in row else f"{row['problem_id']}/{row['stage']}/{row['key']}"
+
+
+def undisturbed(command: Sequence[str], server: CountingServer, folder: Path) -> tuple[Dataset, list[Call]]:
+    """A run that nobody kills, and the calls that it needs."""
+    with (folder / "log.txt").open("ab") as log:
+        program = [sys.executable, "-m", "pipelines.main", "run", *command]
+        subprocess.run(program, check=True, stdout=log, stderr=log, cwd=_ROOT)
+    return _read(folder / "out"), server.calls()
+
+
+def run_chain(
+    points: Sequence[Point],
+    command: Sequence[str],
+    server: CountingServer,
+    folder: Path,
+    reference: tuple[Dataset, list[Call]],
+) -> Chain:
+    """Runs the command, killed at each point in turn, until it comes to its end; compares with the reference."""
+    rounds: list[_Round] = []
+    waiting = list(points)
+    while waiting:
+        rounds.append(_round(command, waiting.pop(0), server, folder))
+        if rounds[-1].killed is None:  # All that is left to pass is where a run ends.
+            waiting = [point for point in waiting if point.match.startswith("out/")]
+    never = Point(kind="replacing", match="never")
+    rounds.append(_round(command, never, server, folder))
+    assert rounds[-1].killed is None, rounds[-1]
+    return _compare(rounds, _read(folder / "out"), *reference)
+
+
+def _compare(rounds: Sequence[_Round], made: Dataset, wanted: Dataset, needed: Sequence[Call]) -> Chain:
+    asked = set[tuple[str, int]]().union(*(call.samples for each in rounds for call in each.calls))
+    wished = set[tuple[str, int]]().union(*(call.samples for call in needed))
+    num_samples = sum(len(texts) for texts in made.samples.values())
+    strangers = sum(made.samples[name] != wanted.samples.get(name) for name in made.samples)
+    rows = [(Counter(made.ids[config]), Counter(wanted.ids[config])) for config in CONFIGS]
+    return Chain(
+        kills=_kills(rounds),
+        unreached=tuple(each.point.name for each in rounds[:-1] if each.killed is None),
+        needed=len(needed),
+        paid=sum(len(each.calls) for each in rounds),
+        duplicates=sum(count - 1 for ours, _ in rows for count in ours.values()),
+        missing=sum((theirs - ours).total() for ours, theirs in rows) + len(wished - asked),
+        surplus=sum((ours - theirs).total() for ours, theirs in rows) + len(asked - wished),
+        collapsed=max(0, num_samples - len(asked)) + strangers,
+        identical=made.digests == wanted.digests,
+    )
+
+
+def _kills(rounds: Sequence[_Round]) -> tuple[Kill, ...]:
+    kills: list[Kill] = []
+    taken, before = 0, 0
+    for i, each in enumerate(rounds):
+        taken += len(each.calls)
+        if each.killed is None:
+            continue
+        later = set[tuple[str, int]]().union(*(call.samples for after in rounds[i + 1 :] for call in after.calls))
+        lost = taken - each.journaled - before
+        at_server = sum(call.answered is None or call.answered > each.killed for call in each.calls)
+        kills.append(
+            Kill(
+                point=each.point.name,
+                at_server=at_server,
+                on_the_way=lost - at_server,
+                paid_twice=sum(not call.samples.isdisjoint(later) for call in each.calls),
+            )
+        )
+        before += lost  # What this kill lost is in no journal, and not in flight at the next one.
+    return tuple(kills)
+
+
+def choose_points(draws: random.Random, *, num_chains: int, is_quick: bool) -> list[list[Point]]:
+    """Points of each chain: shuffled, the run's books last; every chain has one of them."""
+    ends = [Point(kind=kind, match=f"out/{book}") for book in _BOOKS for kind in ("replacing", "replaced")]
+    if is_quick:
+        return [[*(_at_call(draws, task) for task in ("solve", "refine")), *_in_journal(draws)[:1],
+                 _in_shard(draws, "replaced"), draws.choice(ends)]]  # fmt: skip
+    middle = [_at_call(draws, task) for task in TASKS for _ in range(3)]
+    middle += [point for _ in range(3) for point in _in_journal(draws)]
+    middle += [_in_shard(draws, kind) for kind in ("replacing", "replaced") for _ in range(3)]
+    middle += [Point(kind="half_written", nth=draws.randint(1, 10)) for _ in range(2)]
+    middle += [Point(kind="replacing", match=_MARK), Point(kind="replaced", match=_MARK)]
+    middle += [Point(kind="replaced", match="*/owner.json"), Point(kind="opened")]
+    draws.shuffle(middle)
+    draws.shuffle(ends)
+    return [middle[i::num_chains] + ends[i : i + 1] for i in range(num_chains)]
+
+
+def _at_call(draws: random.Random, task: str) -> Point:
+    return Point(kind="calls", match=task, nth=draws.randint(1, 12), delay=draws.uniform(0, 0.05))
+
+
+def _in_journal(draws: random.Random) -> list[Point]:
+    """In the middle of a commit, and after one that nobody was told of."""
+    during = Point(kind="committing", nth=draws.randint(2, 20), delay=draws.uniform(0, 0.001))
+    return [during, Point(kind="committed", nth=draws.randint(2, 20))]
+
+
+def _in_shard(draws: random.Random, kind: Literal["replacing", "replaced"]) -> Point:
+    """Around the renaming of one of a shard's 28 files."""
+    return Point(kind=kind, match=_SHARD, nth=draws.randint(1, 28))
+
+
+def measure(*, num_problems: int, shard_size: int, chains: Sequence[Sequence[Point]]) -> list[Chain]:
+    """Every chain, against one server and one undisturbed run."""
+    world = SimulatedSettings(seconds_a_token=_LATENCY)
+    with tempfile.TemporaryDirectory() as name, counting_server(world) as server:
+        folders = [Path(name) / f"{i}" for i in range(len(chains) + 1)]
+        for folder in folders:
+            folder.mkdir()
+        commands = [_command(folder / "out", server.url, num_problems, shard_size) for folder in folders]
+        reference = undisturbed(commands[0], server, folders[0])
+        return [
+            run_chain(points, command, server, folder, reference)
+            for points, command, folder in zip(chains, commands[1:], folders[1:], strict=True)
+        ]
+
+
+def summary(chains: Sequence[Chain]) -> dict[str, Any]:
+    """The figures of all chains together."""
+    kills = list(itertools.chain.from_iterable(chain.kills for chain in chains))
+    return {
+        "kills": len(kills),
+        "max_paid_twice": max(kill.paid_twice for kill in kills),
+        "paid_twice": sum(kill.paid_twice for kill in kills),
+        "in_flight": sum(kill.in_flight for kill in kills),
+        "beyond_in_flight": sum(kill.paid_twice > kill.in_flight for kill in kills),
+        "paid": sum(chain.paid for chain in chains),
+        "needed": sum(chain.needed for chain in chains),
+        "duplicates": sum(chain.duplicates for chain in chains),
+        "missing": sum(chain.missing for chain in chains),
+        "surplus": sum(chain.surplus for chain in chains),
+        "collapsed": sum(chain.collapsed for chain in chains),
+        "identical": all(chain.identical for chain in chains),
+    }
+
+
+def main() -> None:
+    """Prints a line for each kill and one for each chain of them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a handful of kills")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    options = parser.parse_args()
+    points = choose_points(random.Random(options.seed), num_chains=1 if options.quick else 6, is_quick=options.quick)
+    sizes = (4, 2) if options.quick else (24, 6)
+    chains = measure(num_problems=sizes[0], shard_size=sizes[1], chains=points)
+    table = Table("chain", "killed at", "at the server", "on the way", "paid twice")
+    for i, chain in enumerate(chains):
+        for kill in chain.kills:
+            table.add_row(f"{i}", kill.point, *map(str, (kill.at_server, kill.on_the_way, kill.paid_twice)))
+    totals = Table("chain", "kills", "needed", "paid", "duplicates", "missing", "surplus", "collapsed", "identical")
+    for i, chain in enumerate(chains):
+        counts = (len(chain.kills), chain.needed, chain.paid, chain.duplicates, chain.missing)
+        totals.add_row(*map(str, (i, *counts, chain.surplus, chain.collapsed, "yes" if chain.identical else "no")))
+    console = Console(width=110)
+    console.print(table, totals)
+    if unreached := [name for chain in chains for name in chain.unreached]:
+        console.print("Not reached, the run had ended: " + "; ".join(unreached))
+    print(msgspec.json.encode(summary(chains)).decode())
+
+
+if __name__ == "__main__":
+    main()
