@@ -192,7 +192,7 @@ def expand(wire, write, folder, **search):
                 kind=dialect.kind, urls=(url,), model="m", revision="r", dialect=dialect, limits=Limits(max_attempts=1)
             )
             spec = WorkerSpec(
-                endpoint=endpoint,
+                endpoints=(("", endpoint),),
                 journal=str(Path(folder) / "journal.sqlite"),
                 checker_processes=1,
                 checker_cpu_secs=1.0,
