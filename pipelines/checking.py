@@ -41,6 +41,8 @@ _LENGTH = struct.Struct(">I")
 _MAX_FRAME = 1 << 26
 _START_SECONDS = 120.0
 _CACHE_SIZE = 50_000
+_MAX_ATTEMPTS = 3
+"""Times that an answer is checked whose check something outside ended: it must not stay unscored for that."""
 _LEAST_SHARE = 0.05
 """Part of a core that a program must use, or it counts as waiting."""
 _PR_SET_PDEATHSIG = 1
@@ -211,11 +213,14 @@ class CheckerPool:
     async def _compute(self, key: str, task: _Task) -> Check:
         if self._closed.is_set():
             raise RuntimeError("this CheckerPool is closed; make a new one")
-        reply = await asyncio.get_running_loop().run_in_executor(self._executor, self._ask, task)
-        if reply.final:
-            self._kept[key] = reply.check
-            if len(self._kept) > _CACHE_SIZE:
-                self._kept.popitem(last=False)
+        for _ in range(_MAX_ATTEMPTS):
+            reply = await asyncio.get_running_loop().run_in_executor(self._executor, self._ask, task)
+            if reply.final:
+                self._kept[key] = reply.check
+                if len(self._kept) > _CACHE_SIZE:
+                    self._kept.popitem(last=False)
+            if reply.final or self._closed.is_set():
+                break
         return reply.check
 
     def _ask(self, task: _Task) -> _Reply:

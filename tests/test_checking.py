@@ -133,32 +133,42 @@ def test_wall_clock_ends_what_does_not_compute_and_is_not_kept():
         assert check(pool, "\\sqrt{25}").outcome == "correct"
 
 
-def test_killed_checker_leaves_its_check_unscored_and_the_next_works():
-    async def scenario(pool):
-        in_flight = asyncio.create_task(pool.check(f"Answer: {ENDLESS}", problem()))
-        await until(lambda: pool.pids and children_of(pool.pids[0]))
-        (checker,), (task,) = pool.pids, children_of(pool.pids[0])
-        os.kill(checker, signal.SIGKILL)
-        assert (await in_flight).reason == "crashed"
-        await until(lambda: not is_running(task))
-        assert (await pool.check("Answer: \\sqrt{25}", problem())).outcome == "correct"
-        assert pool.pids != (checker,)
+async def killed_in_flight(pool, times, victim):
+    """What a check that costs all its CPU time comes to while `victim(checker)` is killed so often during it."""
+    in_flight = asyncio.create_task(pool.check(f"Answer: {ENDLESS}", problem()))
+    killed = set()
+    while len(killed) < times:
+        await until(lambda: any(set(children_of(pid)) - killed for pid in pool.pids))
+        (checker,) = pool.pids
+        (task,) = children_of(checker)
+        os.kill(victim(checker, task), signal.SIGKILL)
+        killed.add(task)
+        await until(lambda task=task: not is_running(task))
+    return await in_flight
 
-    with a_pool() as pool:
+
+CHECKER, TASK = (lambda checker, task: checker), (lambda checker, task: task)
+
+
+@pytest.mark.parametrize("victim", [CHECKER, TASK], ids=["checker", "task"])
+@pytest.mark.parametrize(("times", "reason"), [(1, "timeout"), (2, "timeout"), (3, "crashed")])
+def test_check_that_is_killed_is_done_again_a_bounded_number_of_times(victim, times, reason):
+    async def scenario(pool):
+        assert (await killed_in_flight(pool, times, victim)).reason == reason
+        assert (await pool.check("Answer: \\sqrt{25}", problem())).outcome == "correct"
+
+    with a_pool(cpu_seconds=1.0) as pool:
         asyncio.run(scenario(pool))
 
 
-def test_killed_task_is_unscored_and_the_checker_lives_on():
+def test_checker_lives_on_when_its_task_is_killed():
     async def scenario(pool):
-        in_flight = asyncio.create_task(pool.check(f"Answer: {ENDLESS}", problem()))
-        await until(lambda: pool.pids and children_of(pool.pids[0]))
-        (checker,) = pool.pids
-        os.kill(children_of(checker)[0], signal.SIGKILL)
-        assert (await in_flight).reason == "crashed"
-        assert (await pool.check("Answer: \\sqrt{25}", problem())).outcome == "correct"
-        assert pool.pids == (checker,)
+        await pool.check("Answer: \\sqrt{25}", problem())
+        before = pool.pids
+        await killed_in_flight(pool, 1, TASK)
+        assert pool.pids == before
 
-    with a_pool() as pool:
+    with a_pool(cpu_seconds=0.5) as pool:
         asyncio.run(scenario(pool))
 
 
@@ -229,7 +239,7 @@ def test_what_ended_from_outside_is_asked_again(monkeypatch):
     monkeypatch.setattr(CheckerPool, "_ask", ask)
     with a_pool() as pool:
         assert [check(pool, "\\sqrt{25}").reason for _ in range(2)] == ["crashed", "crashed"]
-    assert len(asked) == 2
+    assert len(asked) == 2 * checking._MAX_ATTEMPTS
 
 
 def test_cancelled_caller_does_not_take_the_answer_from_others():

@@ -412,7 +412,6 @@ def killing_checkers(times: int) -> Iterator[list[int]]:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="an answer whose checker was killed stays unscored", strict=True)
 def test_a_killed_checker_changes_nothing(tmp_path, wrongturn):
     rows = [{"question": f"What is {i} + 4 - 2 + 5?", "answer": rf"\sqrt{{{(i + 7) ** 2}}}"} for i in range(1, 9)]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
