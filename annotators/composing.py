@@ -9,6 +9,7 @@ import msgspec
 
 from annotators.consensus import Consensus
 from annotators.critic import VIEWS, layout, number_steps
+from annotators.judging import one_line
 from annotators.leaks import find_leak_in
 from annotators.units import closing_line, render_critique, render_unit
 from annotators.wording import talks_of_reference
@@ -90,7 +91,7 @@ def compose_prompt(template: Template, path: Path, units: Sequence[Unit], consen
     parts = {
         "Problem": path.problem.question,
         "Solution": number_steps(path.steps),
-        "Remarks": render_critique(units, consensus.first_wrong_step),
+        "Remarks": "\n".join([*map(one_line, units), closing_line(consensus.first_wrong_step)]),
         "Composed critique": "",
     }
     return template.fill({"style": STYLES[style], "sections": layout(parts)})

@@ -1,9 +1,12 @@
 """Critics: who they are, what each may see, and how a critique is asked for and read."""
 
+import re
 from typing import Literal, get_args
 
+import msgspec
+
 from annotators.units import Form, parse_critique, render_critique
-from schemas import Critique, Path, PathPair, Provenance, Record, Template, View, digest
+from schemas import Critique, Path, PathPair, Provenance, Record, Sections, Template, Unit, View, digest, readable
 
 ROLES: dict[str, str] = {
     "stepwise": "Check the solution step by step. For each step do the work again yourself and compare.",
@@ -56,11 +59,17 @@ class Agent(Record):
             )
 
 
+_INNER_STEP = re.compile(r"(?<=[\r\n\u2028\u2029])(?=[ \t*#>]*Step \d+:)", re.IGNORECASE)
+
+
 def number_steps(steps: tuple[str, ...]) -> str:
-    """A solution as critics read it: each step bears its number, the line with the answer is left as it is."""
+    """A solution as critics read it: each step bears its number, the line with the answer is left as it is.
+
+    A line within a step that is numbered like a step of its own is quoted with `> `: the numbers are ours.
+    """
+    texts = [_INNER_STEP.sub("> ", step.strip()) for step in steps]
     lines = (
-        step.strip() if step.lstrip().startswith((f"Step {i}:", "Answer:")) else f"Step {i}: {step.strip()}"
-        for i, step in enumerate(steps, 1)
+        text if text.startswith((f"Step {i}:", "Answer:")) else f"Step {i}: {text}" for i, text in enumerate(texts, 1)
     )
     return "\n".join(lines)
 
@@ -70,7 +79,8 @@ def sections(path: Path, view: View, *, first_critique: Critique | None = None, 
 
     This is where the views are enforced: nothing that is not put in here can be in a critic's prompt. A blind
     critic gets the problem and the solution; a contrastive one also the whole right path, whose last line holds the
-    answer; a reference one also the gold answer as such.
+    answer; a reference one also the gold answer as such. Images are part of the problem: whoever is shown the problem is
+    shown them, beside this text.
 
     Raises:
       ValueError: `first_critique` is by a critic that was shown more than this view allows.
@@ -94,9 +104,9 @@ def sections(path: Path, view: View, *, first_critique: Critique | None = None, 
     return shown
 
 
-def layout(parts: dict[str, str]) -> str:
-    """Sections as text, a heading on a line of its own before each."""
-    return "\n\n".join(f"{heading}:\n{text.strip()}" for heading, text in parts.items())
+def layout(parts: dict[str, str]) -> Sections:
+    """Sections as text, a heading on a line of its own before each; what they hold can open no other section."""
+    return Sections(parts)
 
 
 def is_asked(agent: Agent, path: Path) -> bool:
@@ -118,6 +128,7 @@ def write_critique(
       CritiqueError: it is none; see `annotators.units.parse_critique`.
     """
     parsed = parse_critique(text, path.steps)
+    parsed = msgspec.structs.replace(parsed, units=tuple(map(_readable, parsed.units)))
     return Critique(
         id=digest("critique", path.id, agent.name, parsed),
         path_id=path.id,
@@ -131,3 +142,8 @@ def write_critique(
         parse_state=state,
         provenance=provenance,
     )
+
+
+def _readable(unit: Unit) -> Unit:
+    """What JSON escapes spell gets past what looks at the text as it came."""
+    return msgspec.structs.replace(unit, quote=readable(unit.quote), flaw=readable(unit.flaw), fix=readable(unit.fix))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from annotators.critic import number_steps
 from schemas import (
     Branch,
     Critique,
@@ -10,11 +11,13 @@ from schemas import (
     Examined,
     Message,
     Origin,
+    Outcome,
     Panel,
     Path,
     PathPair,
     PrmRow,
     Record,
+    RefineChatRow,
     RefineRow,
     RlRow,
     SftRow,
@@ -37,6 +40,8 @@ class ExportSettings(Record):
     correct_per_incorrect: float | None = None
     """Most `sft` rows that say rightly that no step is wrong, for each one that finds an error; in every split of a
     shard. None keeps all."""
+    refine_turns: bool = False
+    """Whether `refine_chat` is written: attempt, critique and second attempt as turns of one conversation."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.validation_share < 1:
@@ -60,6 +65,8 @@ class Context(Record):
     """User turn of rows that teach to criticise; gaps `{problem}` and `{solution}`."""
     solve_instruction: Template
     """User turn of rows that teach to solve; gap `{problem}`."""
+    refine_instruction: Template
+    """User turn that asks for a second solution in the conversation that the first was written in; gap `{critique}`."""
 
 
 def _origin(
@@ -101,6 +108,7 @@ def path_rows(path: Path, context: Context) -> Iterator[Record]:
 def _rl_row(path: Path, context: Context) -> RlRow:
     return RlRow(
         id=digest("rl", path.id),
+        prompt=_critique_turns(path, context),
         problem=path.problem.question,
         solution=_solution(path.steps),
         label="incorrect" if path.has_error else "correct",
@@ -111,15 +119,17 @@ def _rl_row(path: Path, context: Context) -> RlRow:
 
 
 def step_dpo_row(pair: PathPair, context: Context) -> StepDpoRow:
-    """The right branch against the wrong one; what both share is in the prompt."""
-    instruction = Message(role="user", content=context.solve_instruction.fill({"problem": pair.problem.question}))
-    shared = "".join(pair.prefix)
-    begun = (Message(role="assistant", content=shared),) if shared else ()
+    """The right solution against the wrong one; both begin with `prefix`."""
+    chosen = Message(role="assistant", content="".join(pair.right_steps))
+    rejected = Message(role="assistant", content="".join(pair.steps))
     return StepDpoRow(
         id=digest("step_dpo", pair.id),
-        prompt=(instruction, *begun),
-        chosen=(Message(role="assistant", content="".join(pair.right.steps)),),
-        rejected=(Message(role="assistant", content="".join(pair.wrong.steps)),),
+        prompt=(_solve_turn(pair, context),),
+        chosen=(chosen,),
+        rejected=(rejected,),
+        chosen_message=chosen,
+        rejected_message=rejected,
+        prefix="".join(pair.prefix),
         chosen_estimate=pair.right_estimate,
         rejected_estimate=pair.wrong_estimate,
         p_value=pair.p_value,
@@ -146,12 +156,18 @@ def _prm_row(path: Path, branch: Branch, context: Context) -> PrmRow:
 
 
 def critique_rows(examined: Examined, settings: ExportSettings, context: Context) -> Iterator[Record]:
-    """Rows made of a path's critiques: `sft` and `refine` for each verified one, at most one `critique_dpo`."""
+    """Rows made of a path's critiques.
+
+    `sft` for each kept one, with its second solution as turns in `refine_chat` if that is wanted; `refine` for each
+    whose help was measured; at most one `critique_dpo`.
+    """
     kept = [item for item in examined.verified if item.decision == "kept"]
     for item in kept:
         yield _sft_row(examined, item, context)
-        if item.refinement:
-            yield _refine_row(examined, item, context)
+        if item.refinement and settings.refine_turns:
+            yield _refine_chat_row(examined, item, context)
+    for item in examined.verified:
+        yield from _refine_rows(examined, item, context)
     for chosen in kept[:1]:
         for rejected in examined.verified:
             if _is_pair(chosen, rejected, settings):
@@ -172,20 +188,26 @@ def surplus(rows: Sequence[SftRow], settings: ExportSettings) -> frozenset[str]:
 
 
 def _critique_turns(path: Path, context: Context) -> tuple[Message, ...]:
-    content = context.critique_instruction.fill({"problem": path.problem.question, "solution": _solution(path.steps)})
-    return (Message(role="user", content=content),)
+    """Problem and solution, whose steps bear the numbers that critiques speak of."""
+    values = {"problem": path.problem.question, "solution": number_steps(path.steps)}
+    return (Message(role="user", content=context.critique_instruction.fill(values)),)
+
+
+def _solve_turn(path: Path, context: Context) -> Message:
+    return Message(role="user", content=context.solve_instruction.fill({"problem": path.problem.question}))
 
 
 def _sft_row(examined: Examined, item: Verified, context: Context) -> SftRow:
     assert item.with_critique, item.id
     assert item.with_placebo, item.id
     assert item.without_critique, item.id
+    prompt = _critique_turns(examined.path, context)
+    completion = (Message(role="assistant", content=item.critique.text),)
     return SftRow(
         id=digest("sft", item.id),
-        messages=(
-            *_critique_turns(examined.path, context),
-            Message(role="assistant", content=item.critique.text),
-        ),
+        prompt=prompt,
+        completion=completion,
+        messages=prompt + completion,
         label="incorrect" if item.has_error else "correct",
         first_error=item.first_error,
         view=item.critique.view,
@@ -196,16 +218,51 @@ def _sft_row(examined: Examined, item: Verified, context: Context) -> SftRow:
     )
 
 
-def _refine_row(examined: Examined, item: Verified, context: Context) -> RefineRow:
+def _refine_rows(examined: Examined, item: Verified, context: Context) -> Iterator[RefineRow]:
+    """At most one row for each outcome of second solutions with a critique; none where it gives the answer away."""
+    if "leaks_answer" in item.reasons:
+        return
+    if item.refinement:
+        yield _refine_row(examined, item, context, item.refinement, "correct")
+    if item.wrong_refinement:
+        yield _refine_row(examined, item, context, item.wrong_refinement, "incorrect")
+
+
+def _refine_row(examined: Examined, item: Verified, context: Context, second: str, outcome: Outcome) -> RefineRow:
+    assert item.with_critique, item.id
+    assert item.without_critique, item.id
     return RefineRow(
-        id=digest("refine", item.id),
+        id=digest("refine", item.id, outcome),
         problem=examined.path.problem.question,
         first_answer=_solution(examined.path.steps),
         critique=item.critique.text,
-        second_answer=item.refinement.strip(),
+        second_answer=second.strip(),
+        first_outcome="incorrect" if item.has_error else "correct",
+        second_outcome=outcome,
+        decision=item.decision,
+        reasons=item.reasons,
+        with_critique=item.with_critique,
+        without_critique=item.without_critique,
+        origin=_origin(examined.path, context, critique=item.critique, panel=examined.panel),
+    )
+
+
+def _refine_chat_row(examined: Examined, item: Verified, context: Context) -> RefineChatRow:
+    path = examined.path
+    prompt = (
+        _solve_turn(path, context),
+        Message(role="assistant", content=_solution(path.steps)),
+        Message(role="user", content=context.refine_instruction.fill({"critique": item.critique.text})),
+    )
+    completion = (Message(role="assistant", content=item.refinement.strip()),)
+    return RefineChatRow(
+        id=digest("refine_chat", item.id),
+        prompt=prompt,
+        completion=completion,
+        messages=prompt + completion,
         first_outcome="incorrect" if item.has_error else "correct",
         second_outcome="correct",
-        origin=_origin(examined.path, context, critique=item.critique, panel=examined.panel),
+        origin=_origin(path, context, critique=item.critique, panel=examined.panel),
     )
 
 
@@ -228,11 +285,15 @@ def _margin(chosen: Verified, rejected: Verified) -> float | None:
 def _critique_dpo_row(examined: Examined, chosen: Verified, rejected: Verified, context: Context) -> CritiqueDpoRow:
     assert chosen.with_critique, chosen.id
     assert rejected.with_critique, rejected.id
+    better = Message(role="assistant", content=chosen.critique.text)
+    worse = Message(role="assistant", content=rejected.critique.text)
     return CritiqueDpoRow(
         id=digest("critique_dpo", chosen.id, rejected.id),
         prompt=_critique_turns(examined.path, context),
-        chosen=(Message(role="assistant", content=chosen.critique.text),),
-        rejected=(Message(role="assistant", content=rejected.critique.text),),
+        chosen=(better,),
+        rejected=(worse,),
+        chosen_message=better,
+        rejected_message=worse,
         chosen_estimate=chosen.with_critique,
         rejected_estimate=rejected.with_critique,
         margin=_margin(chosen, rejected) or 0.0,

@@ -7,7 +7,7 @@ import msgspec
 
 from annotators.critic import layout, number_steps
 from annotators.units import Judgement, render_unit
-from schemas import Critique, JudgedUnit, Path, Record, Template, Unit
+from schemas import Critique, JudgedUnit, Path, Record, Template, Unit, readable
 
 
 class JudgeSettings(Record):
@@ -36,9 +36,12 @@ def units_by_agent(critiques: Sequence[Critique]) -> list[tuple[str, Unit]]:
 
 
 def judge_prompt(template: Template, path: Path, agent: str, unit: Unit, units: Sequence[tuple[str, Unit]]) -> str:
-    """One unit to be judged, the other agents' units beside it. The gap is `{sections}`."""
-    remark = render_unit(unit)
-    others = dict.fromkeys(render_unit(other) for author, other in units if author != agent)
+    """One unit to be judged, the other agents' units beside it. The gap is `{sections}`.
+
+    A remark is one line, so that none can pass for several.
+    """
+    remark = one_line(unit)
+    others = dict.fromkeys(one_line(other) for author, other in units if author != agent)
     others.pop(remark, None)
     parts = {
         "Problem": path.problem.question,
@@ -47,6 +50,11 @@ def judge_prompt(template: Template, path: Path, agent: str, unit: Unit, units: 
         "Remark": remark,
     }
     return template.fill({"sections": layout(parts)})
+
+
+def one_line(unit: Unit) -> str:
+    """A unit as text without line ends."""
+    return " ".join(render_unit(unit).splitlines())
 
 
 def votes_needed(judgements: Sequence[Judgement | None], settings: JudgeSettings) -> int:
@@ -71,7 +79,7 @@ def judge_unit(agent: str, unit: Unit, judgements: Sequence[Judgement | None]) -
     Where most of the votes to keep are votes to fix, the first better wording takes the place of what the unit said.
     """
     keeps, drops = _tally(judgements)
-    wordings = [judgement.fix for judgement in judgements if judgement and judgement.decision == "fix"]
+    wordings = [readable(judgement.fix) for judgement in judgements if judgement and judgement.decision == "fix"]
     severities = sorted(judgement.severity for judgement in judgements if judgement)
     severity = severities[len(severities) // 2] if severities else unit.severity
     if keeps == drops:

@@ -13,7 +13,7 @@ from schemas import Unit
 
 _ERROR = r"(?:errors?|mistakes?|flaws?)"
 _REMARK = re.compile(
-    r"^[ \t>*#-]*(?:\d{1,2}[.)] )?(?:Step sentence:[ \t]*(?P<sentence>\S[^\n]*)"
+    r"^[ \t>*#-]*+(?:\d{1,2}[.)] )?(?:Step sentence:[ \t]*(?P<sentence>\S[^\n]*)"
     rf"|\**(?:(?:There is )?(?:an? |the )?(?:first )?{_ERROR} (?:is |lies |occurs )?(?:in|with) |in |at )?"
     r"step (?P<number>\d{1,3})\b)",
     re.IGNORECASE | re.MULTILINE,

@@ -31,6 +31,9 @@ is not walked. For models too small to keep a critique consistent, on engines th
 _MOST_DIFFERING, _LONGEST_LINE = 60, 60
 """Characters of a step whose repetition the grammar can rule out, and of what may be said instead."""
 
+_MOST_WALKED = 100
+"""Steps of a solution that is walked at most."""
+
 _CONTROL = r'"\\\x00-\x1f'
 
 _MARKER = re.compile(r"^\s*Step \d+:")
@@ -87,9 +90,11 @@ def critique_schema(steps: Sequence[str], form: Form) -> str:
 
     Args:
       steps: the solution's steps.
-      form: `free`, or `walk`, with which a model can neither skip a step nor contradict itself.
+      form: `free`, or `walk`, with which a model can neither skip a step nor contradict itself; its schema grows with
+        the square of the number of steps, so that a solution of more than 100 is left free.
     """
-    return _compact(_walk_schema(steps) if form == "walk" else _free_schema(len(steps)))
+    is_walk = form == "walk" and len(steps) <= _MOST_WALKED
+    return _compact(_walk_schema(steps) if is_walk else _free_schema(len(steps)))
 
 
 def _free_schema(num_steps: int) -> dict[str, Any]:

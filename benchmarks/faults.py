@@ -1,6 +1,6 @@
 """What a run makes of a server's faults, through the whole pipeline on the simulated world.
 
-    python -m benchmarks.faults [--quick]
+    python -m benchmarks.faults [--quick] [--peers]
 
 One run for each fault, and `mixed`: 2 % 429 with Retry-After, 2 % 500, 1 % poison prompts (500 for ever), 5 % malformed
 replies (JSON cut in the middle, another schema, a choice too few, none at all) and an outage of 5 s. Faults are drawn
@@ -11,6 +11,9 @@ False labels: finished solutions in trees that the checker scored (correct or in
 world's, which is computed from the solution's text alone. Changed: kept trees that are not, node for node and count for
 count, the undisturbed run's tree of the same problem; only refused prompts and cut solutions may change a tree, by
 rollouts that count as unscored. Balanced: in = kept + rejected + failed for every stage.
+
+With --peers also datatrove and distilabel under the faults of `mixed`, and killed; `python -m benchmarks.peers` does
+that alone and says what is counted.
 """
 
 import argparse
@@ -31,8 +34,9 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.engines.simulated import SimulatedSettings, parse_question, serving
-from pipelines.engines.simulated.world import read_state
+from benchmarks.peers.labels import false_labels
+from benchmarks.peers.telling import comparison
+from pipelines.engines.simulated import SimulatedSettings, serving
 from pipelines.main import main as wrongturn
 from pipelines.manifest import read_books
 from pipelines.shards import read_rows
@@ -142,18 +146,6 @@ def _trees(out: Path) -> dict[str, Tree]:
     return {tree.problem.id: tree for tree in trees}
 
 
-def false_labels(tree: Tree) -> int:
-    """Scored solutions of a tree whose outcome is not what the world makes of their text."""
-    chain = parse_question(tree.problem.question)
-    wrong = 0
-    for leaf in tree.terminals():
-        outcome = tree.nodes[leaf].outcome
-        state = read_state(chain, "".join(tree.steps(leaf)))
-        truth = "unscored" if not state.answered else "correct" if state.value == chain.gold else "incorrect"
-        wrong += outcome != "unscored" and outcome != truth
-    return wrong
-
-
 def _free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -227,6 +219,7 @@ def main() -> None:
     """Runs everything and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few problems, short searches, shorter absences")
+    parser.add_argument("--peers", action="store_true", help="other tools besides; installs them where they are not")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = list(figures(Path(folder), is_quick=options.quick))
@@ -236,7 +229,8 @@ def main() -> None:
     Console(width=150).print(table)
     mixed = msgspec.to_builtins(found[1])
     line = {name: mixed[name] for name in ("rc", "rows_in", "rows_out", "failures", "false_labels")}
-    print(msgspec.json.encode(line | {"faults": found}).decode())
+    peers = {"peers": comparison(MIXED, is_quick=options.quick)} if options.peers else {}
+    print(msgspec.json.encode(line | {"faults": found} | peers).decode())
 
 
 if __name__ == "__main__":

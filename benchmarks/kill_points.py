@@ -30,7 +30,7 @@ from pipelines.engines.simulated.app import SimulatedServer
 from pipelines.engines.simulated.prompts import parse_prompt
 from pipelines.engines.simulated.replies import text_digest
 from pipelines.engines.simulated.wire import read_wish
-from pipelines.journal import Journal
+from pipelines.journal import Journal, Place
 from pipelines.main import main as wrongturn
 from schemas import Record
 
@@ -189,8 +189,8 @@ class _Killer:
         """Puts itself at every place that a point can name."""
         opened, commit, replace = Journal.__init__, Journal._commit, os.replace
 
-        def wrapped_open(journal: Journal, path: Path) -> None:
-            opened(journal, path)
+        def wrapped_open(journal: Journal, place: Place, **more: Any) -> None:
+            opened(journal, place, **more)
             self.passes("opened")
 
         def wrapped_commit(journal: Journal, entries: Any) -> Any:

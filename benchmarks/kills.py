@@ -1,24 +1,25 @@
 """What `kill -9` costs: runs killed at many moments, started again with the same command, against an undisturbed one.
 
-    python -m benchmarks.kills [--quick]
+    python -m benchmarks.kills [--quick] [--redis]
 
 `wrongturn run` works as a process group of its own over the whole pipeline, panel included, against one simulated
 server in another process. SIGKILL hits the group at moments spread over the stages (from outside, when the server has
 taken in a random number of calls for a task), during and after a commit of the journal, in a half-written shard, around
 the renaming of shards, of a shard's mark, and of each of the run's books. The same command then goes on, is killed
-again, and at last runs to its end.
+again, and at last runs to its end. With `--redis` the journal is on a Redis server, which lives on.
 
 In flight: calls that the server had taken in and whose answer was not in the journal when the process was dead: those
 still at the server, and those answered and on the way to the disk. Paid twice: calls from before a kill of which any
 sample was asked for again later. Duplicates: rows whose id another row of the table has. Missing: rows of the
 undisturbed run that are not there, and samples it needed that nobody asked for; surplus: the reverse. Collapsed:
 samples in the journal beyond the distinct (prompt, seed) pairs that the server was asked for, and sets of samples that
-are not, text for text, the undisturbed run's. Identical: every shard has the undisturbed run's digest.
+are not, text for text, the undisturbed run's. Identical: every shard has the undisturbed run's digest. Files: those of
+shards that lay in the folder after a kill; strange: those of them that the undisturbed run does not have.
 """
 
 import argparse
+import asyncio
 import contextlib
-import itertools
 import os
 import random
 import shutil
@@ -29,18 +30,17 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
 from benchmarks.kill_points import TASKS, Call, CountingServer, Point, counting_server
+from benchmarks.kill_tables import Chain, Kill, file_digests, print_tables, shard_digests, summary
 from pipelines.engines.simulated import SimulatedSettings
-from pipelines.journal import Journal
-from pipelines.shards import file_digest, read_rows
+from pipelines.journal import PASSWORD_ENV, Journal, Place, is_server, parse_address
+from pipelines.shards import read_rows
 from schemas import Record
 from schemas.arrow import CONFIGS
 
@@ -57,22 +57,6 @@ _SHARD, _MARK = "*.parquet", "done/*.json"
 _BOOKS = ("run.json", "README.md", "report.html", "COMPLETED")
 
 
-class Kill(Record):
-    """One kill, and what it cost."""
-
-    point: str
-    at_server: int
-    """Calls that were at the server."""
-    on_the_way: int
-    """Calls that were answered and not in the journal yet."""
-    paid_twice: int
-
-    @property
-    def in_flight(self) -> int:
-        """Calls whose answers could be lost."""
-        return self.at_server + self.on_the_way
-
-
 class Dataset(Record):
     """What a folder holds at the end."""
 
@@ -84,23 +68,6 @@ class Dataset(Record):
     """Texts in the journal by request and sample's index."""
 
 
-class Chain(Record):
-    """One folder: killed, started again, and finished."""
-
-    kills: tuple[Kill, ...]
-    unreached: tuple[str, ...]
-    """Points that the run ended without passing."""
-    needed: int
-    """Calls of the undisturbed run."""
-    paid: int
-    duplicates: int
-    missing: int
-    surplus: int
-    """Rows that the undisturbed run has not, and samples that it never asked for."""
-    collapsed: int
-    identical: bool
-
-
 class _Round(Record):
     """What the server saw of one process, from its start to its death."""
 
@@ -110,11 +77,13 @@ class _Round(Record):
     """When; None where the run came to its end."""
     journaled: int
     """Calls in the journal afterwards, of all rounds."""
+    digests: dict[str, str]
+    """SHA-256 of the shard files that lay there afterwards."""
 
 
-def _command(out: Path, url: str, num_problems: int, shard_size: int) -> list[str]:
+def _command(out: Path, url: str, num_problems: int, shard_size: int, journal: Place) -> list[str]:
     sizes = [f"problems.num_problems={num_problems}", f"runner.problems_per_shard={shard_size}"]
-    return [*_OVERRIDES, *sizes, f"engine.url={url}", f"out={out}"]
+    return [*_OVERRIDES, *sizes, f"engine.url={url}", f"out={out}", f"journal={journal}"]
 
 
 def _start(command: Sequence[str], point: Point | None, stamp: Path, log: Path) -> subprocess.Popen[bytes]:
@@ -145,7 +114,7 @@ def _wait(process: subprocess.Popen[bytes], point: Point, server: CountingServer
     return float(stamp.read_text()) if process.returncode == -signal.SIGKILL else None
 
 
-def _round(command: Sequence[str], point: Point, server: CountingServer, folder: Path) -> _Round:
+def _round(command: Sequence[str], point: Point, server: CountingServer, folder: Path, journal: Place) -> _Round:
     stamp, log = folder / "stamp", folder / "log.txt"
     process = _start(command, point, stamp, log)
     killed = _wait(process, point, server, stamp)
@@ -156,12 +125,16 @@ def _round(command: Sequence[str], point: Point, server: CountingServer, folder:
         point=point,
         calls=tuple(server.calls()),
         killed=killed,
-        journaled=_journaled_calls(folder / "out" / ".wrongturn" / "journal.sqlite"),
+        journaled=_journaled_calls(journal),
+        digests=file_digests(folder / "out"),
     )
 
 
-def _journaled_calls(journal: Path) -> int:
-    """Calls in the ledger of a dead run, read from a copy: opening the file itself would put it in order."""
+def _journaled_calls(journal: Place) -> int:
+    """Calls in the ledger of a dead run; a file is read from a copy, since opening it would put it in order."""
+    if is_server(journal):
+        with contextlib.closing(Journal(journal)) as opened:
+            return sum(usage.requests for usage in opened.ledger().values())
     with tempfile.TemporaryDirectory() as folder:
         for end in ("", "-wal"):
             source = Path(f"{journal}{end}")
@@ -173,18 +146,27 @@ def _journaled_calls(journal: Path) -> int:
             return int(connection.execute(query).fetchone()[0]) if has_ledger else 0
 
 
-def _read(out: Path) -> Dataset:
+def _keys(journal: Place) -> list[str]:
+    if isinstance(journal, Path):
+        with contextlib.closing(sqlite3.connect(journal)) as connection:
+            return [key for (key,) in connection.execute("SELECT key FROM samples")]
+    import redis
+
+    address = parse_address(journal)
+    with redis.Redis(host=address.host, port=address.port, password=os.environ[PASSWORD_ENV], protocol=2) as client:
+        return [key.decode() for key in client.hkeys(f"{address.prefix}:samples")]
+
+
+def _read(out: Path, journal: Place) -> Dataset:
     """The rows, digests and samples of a finished run."""
-    path = out / ".wrongturn" / "journal.sqlite"
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        keys = [key for (key,) in connection.execute("SELECT key FROM samples")]
     samples: dict[str, dict[int, str]] = {}
-    with contextlib.closing(Journal(path)) as journal:
+    keys = _keys(journal)
+    with contextlib.closing(Journal(journal)) as opened:
         for key in keys:
             request, _, index = key.rpartition("/")
-            samples.setdefault(request, {})[int(index)] = journal.get([key])[key].text
+            samples.setdefault(request, {})[int(index)] = asyncio.run(opened.get([key]))[key].text
     return Dataset(
-        digests={str(path.relative_to(out)): file_digest(path) for path in sorted(out.glob("*/*.parquet"))},
+        digests=file_digests(out),
         ids={config: [_row_id(row) for row in read_rows(out, config)] for config in CONFIGS},
         samples=samples,
     )
@@ -194,12 +176,14 @@ def _row_id(row: dict[str, Any]) -> str:
     return str(row["id"]) if "id" in row else f"{row['problem_id']}/{row['stage']}/{row['key']}"
 
 
-def undisturbed(command: Sequence[str], server: CountingServer, folder: Path) -> tuple[Dataset, list[Call]]:
+def undisturbed(
+    command: Sequence[str], server: CountingServer, folder: Path, journal: Place
+) -> tuple[Dataset, list[Call]]:
     """A run that nobody kills, and the calls that it needs."""
     with (folder / "log.txt").open("ab") as log:
         program = [sys.executable, "-m", "pipelines.main", "run", *command]
         subprocess.run(program, check=True, stdout=log, stderr=log, cwd=_ROOT)
-    return _read(folder / "out"), server.calls()
+    return _read(folder / "out", journal), server.calls()
 
 
 def run_chain(
@@ -207,19 +191,20 @@ def run_chain(
     command: Sequence[str],
     server: CountingServer,
     folder: Path,
+    journal: Place,
     reference: tuple[Dataset, list[Call]],
 ) -> Chain:
     """Runs the command, killed at each point in turn, until it comes to its end; compares with the reference."""
     rounds: list[_Round] = []
     waiting = list(points)
     while waiting:
-        rounds.append(_round(command, waiting.pop(0), server, folder))
+        rounds.append(_round(command, waiting.pop(0), server, folder, journal))
         if rounds[-1].killed is None:  # All that is left to pass is where a run ends.
             waiting = [point for point in waiting if point.match.startswith("out/")]
     never = Point(kind="replacing", match="never")
-    rounds.append(_round(command, never, server, folder))
+    rounds.append(_round(command, never, server, folder, journal))
     assert rounds[-1].killed is None, rounds[-1]
-    return _compare(rounds, _read(folder / "out"), *reference)
+    return _compare(rounds, _read(folder / "out", journal), *reference)
 
 
 def _compare(rounds: Sequence[_Round], made: Dataset, wanted: Dataset, needed: Sequence[Call]) -> Chain:
@@ -229,7 +214,7 @@ def _compare(rounds: Sequence[_Round], made: Dataset, wanted: Dataset, needed: S
     strangers = sum(made.samples[name] != wanted.samples.get(name) for name in made.samples)
     rows = [(Counter(made.ids[config]), Counter(wanted.ids[config])) for config in CONFIGS]
     return Chain(
-        kills=_kills(rounds),
+        kills=_kills(rounds, wanted.digests),
         unreached=tuple(each.point.name for each in rounds[:-1] if each.killed is None),
         needed=len(needed),
         paid=sum(len(each.calls) for each in rounds),
@@ -238,10 +223,12 @@ def _compare(rounds: Sequence[_Round], made: Dataset, wanted: Dataset, needed: S
         surplus=sum((ours - theirs).total() for ours, theirs in rows) + len(asked - wished),
         collapsed=max(0, num_samples - len(asked)) + strangers,
         identical=made.digests == wanted.digests,
+        shards=shard_digests(made.digests),
+        wanted_shards=shard_digests(wanted.digests),
     )
 
 
-def _kills(rounds: Sequence[_Round]) -> tuple[Kill, ...]:
+def _kills(rounds: Sequence[_Round], wanted: Mapping[str, str]) -> tuple[Kill, ...]:
     kills: list[Kill] = []
     taken, before = 0, 0
     for i, each in enumerate(rounds):
@@ -254,9 +241,12 @@ def _kills(rounds: Sequence[_Round]) -> tuple[Kill, ...]:
         kills.append(
             Kill(
                 point=each.point.name,
+                paid=taken,
                 at_server=at_server,
                 on_the_way=lost - at_server,
                 paid_twice=sum(not call.samples.isdisjoint(later) for call in each.calls),
+                files=len(each.digests),
+                strange_files=sum(wanted.get(path) != sha for path, sha in each.digests.items()),
             )
         )
         before += lost  # What this kill lost is in no journal, and not in flight at the next one.
@@ -295,61 +285,52 @@ def _in_shard(draws: random.Random, kind: Literal["replacing", "replaced"]) -> P
     return Point(kind=kind, match=_SHARD, nth=draws.randint(1, 28))
 
 
-def measure(*, num_problems: int, shard_size: int, chains: Sequence[Sequence[Point]]) -> list[Chain]:
-    """Every chain, against one server and one undisturbed run."""
+def measure(
+    *, num_problems: int, shard_size: int, chains: Sequence[Sequence[Point]], journals: str = ""
+) -> list[Chain]:
+    """Every chain, against one server and one undisturbed run; `journals` is the URL of a Redis server for them."""
     world = SimulatedSettings(seconds_a_token=_LATENCY)
     with tempfile.TemporaryDirectory() as name, counting_server(world) as server:
         folders = [Path(name) / f"{i}" for i in range(len(chains) + 1)]
         for folder in folders:
             folder.mkdir()
-        commands = [_command(folder / "out", server.url, num_problems, shard_size) for folder in folders]
-        reference = undisturbed(commands[0], server, folders[0])
+        places: list[Place] = [
+            f"{journals}/{folder.name}" if journals else folder / "out" / ".wrongturn" / "journal.sqlite"
+            for folder in folders
+        ]
+        commands = [
+            _command(folder / "out", server.url, num_problems, shard_size, journal)
+            for folder, journal in zip(folders, places, strict=True)
+        ]
+        reference = undisturbed(commands[0], server, folders[0], places[0])
         return [
-            run_chain(points, command, server, folder, reference)
-            for points, command, folder in zip(chains, commands[1:], folders[1:], strict=True)
+            run_chain(points, command, server, folder, journal, reference)
+            for points, command, folder, journal in zip(chains, commands[1:], folders[1:], places[1:], strict=True)
         ]
 
 
-def summary(chains: Sequence[Chain]) -> dict[str, Any]:
-    """The figures of all chains together."""
-    kills = list(itertools.chain.from_iterable(chain.kills for chain in chains))
-    return {
-        "kills": len(kills),
-        "max_paid_twice": max(kill.paid_twice for kill in kills),
-        "paid_twice": sum(kill.paid_twice for kill in kills),
-        "in_flight": sum(kill.in_flight for kill in kills),
-        "beyond_in_flight": sum(kill.paid_twice > kill.in_flight for kill in kills),
-        "paid": sum(chain.paid for chain in chains),
-        "needed": sum(chain.needed for chain in chains),
-        "duplicates": sum(chain.duplicates for chain in chains),
-        "missing": sum(chain.missing for chain in chains),
-        "surplus": sum(chain.surplus for chain in chains),
-        "collapsed": sum(chain.collapsed for chain in chains),
-        "identical": all(chain.identical for chain in chains),
-    }
+@contextlib.contextmanager
+def _journals() -> Iterator[str]:
+    """URL of a Redis server that is there for as long as the context lasts."""
+    from benchmarks.redis_server import PASSWORD, redis_server
+
+    with tempfile.TemporaryDirectory() as folder, redis_server(Path(folder)) as server:
+        os.environ[PASSWORD_ENV] = PASSWORD
+        yield server.url()
 
 
 def main() -> None:
-    """Prints a line for each kill and one for each chain of them."""
+    """Prints a line for each kill, for each chain of them, and for each shard."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a handful of kills")
+    parser.add_argument("--redis", action="store_true", help="the journal on a Redis server (needs redis-server)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     options = parser.parse_args()
     points = choose_points(random.Random(options.seed), num_chains=1 if options.quick else 6, is_quick=options.quick)
     sizes = (4, 2) if options.quick else (24, 6)
-    chains = measure(num_problems=sizes[0], shard_size=sizes[1], chains=points)
-    table = Table("chain", "killed at", "at the server", "on the way", "paid twice")
-    for i, chain in enumerate(chains):
-        for kill in chain.kills:
-            table.add_row(f"{i}", kill.point, *map(str, (kill.at_server, kill.on_the_way, kill.paid_twice)))
-    totals = Table("chain", "kills", "needed", "paid", "duplicates", "missing", "surplus", "collapsed", "identical")
-    for i, chain in enumerate(chains):
-        counts = (len(chain.kills), chain.needed, chain.paid, chain.duplicates, chain.missing)
-        totals.add_row(*map(str, (i, *counts, chain.surplus, chain.collapsed, "yes" if chain.identical else "no")))
-    console = Console(width=110)
-    console.print(table, totals)
-    if unreached := [name for chain in chains for name in chain.unreached]:
-        console.print("Not reached, the run had ended: " + "; ".join(unreached))
+    with _journals() if options.redis else contextlib.nullcontext("") as journals:
+        chains = measure(num_problems=sizes[0], shard_size=sizes[1], chains=points, journals=journals)
+    print_tables(chains)
     print(msgspec.json.encode(summary(chains)).decode())
 
 

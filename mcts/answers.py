@@ -22,6 +22,7 @@ from schemas import Outcome, Record
 
 Reason = Literal[
     "no_answer",
+    "cut_off",
     "too_long",
     "answer_unreadable",
     "answer_ambiguous",
@@ -34,8 +35,9 @@ Reason = Literal[
 ]
 """Why an answer is unscored.
 
-`answer_ambiguous`: right in one reading and wrong in another, such as 0.5 % for 0.5. `undecided`: both were read, and
-neither equality nor a difference could be shown. `timeout` and `crashed` are given by whoever runs `compare`.
+`cut_off`: the text ran out of tokens in its answer, see `is_cut_off`. `answer_ambiguous`: right in one reading and
+wrong in another, such as 0.5 % for 0.5. `undecided`: both were read, and neither equality nor a difference could be
+shown. `timeout` and `crashed` are given by whoever runs `compare`.
 `no_sandbox`: a program whose tests may run in a sandbox only, where there was none.
 """
 REASONS: tuple[Reason, ...] = get_args(Reason)
@@ -98,6 +100,19 @@ def find_answer(solution: str, domain: str) -> str | None:
         said_again = _SAID.match(found)
         found = said_again.group(1) if said_again else found
     return readings.unboxed(found).strip() or None
+
+
+def is_cut_off(solution: str, domain: str) -> bool:
+    r"""Whether the answer of a solution that ran out of tokens may be another one than the one that stands there.
+
+    The last line may have been cut, so the answer must stand in the lines before it, and must not change if the text
+    goes on. An answer of several lines (`reasoning_gym`, `code`) must have been ended.
+
+    >>> is_cut_off("Step 1: 7 + 5 = 12\nAnswer: 1", "math"), is_cut_off("Answer: 12\nProblem: 4", "math")
+    (True, False)
+    """
+    whole_lines = solution[: solution.rfind("\n") + 1]
+    return len({find_answer(text, domain) for text in (whole_lines, solution, solution + "7")}) > 1
 
 
 def is_cheap(answer: str, gold: str, domain: str, metadata: str = "{}") -> bool:

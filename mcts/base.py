@@ -16,6 +16,8 @@ class Rollout(Record):
     """Tokens sampled."""
     error: str = ""
     """Why nothing came: this very prefix was refused. Empty for a rollout that came."""
+    is_cut: bool = False
+    """Whether it ran out of tokens in its answer, which may be another one than it seems: it is unscored."""
 
 
 class Policy(Protocol):

@@ -15,8 +15,9 @@ _NOTHING = Estimate()
 class _Bud:
     """A node that still changes. See `schemas.Node` for the fields of the same name.
 
-    `passes` counts rollouts that took this step, `onward` those that took any step from here. `sampled` counts direct
-    rollouts asked for, `recorded` those that came; `rollouts` holds (terminal, tokens) of each that has text.
+    `children` are found by (step, whether it ends a solution, whether it was cut). `passes` counts rollouts that took
+    this step, `onward` those that took any step from here. `sampled` counts direct rollouts asked for, `recorded` those
+    that came; `rollouts` holds (terminal, tokens) of each that has text.
     """
 
     parent: int
@@ -24,7 +25,7 @@ class _Bud:
     depth: int
     terminal: bool
     text: str
-    children: dict[tuple[str, bool], int] = dataclasses.field(default_factory=dict)
+    children: dict[tuple[str, bool, bool], int] = dataclasses.field(default_factory=dict)
     check: Check | None = None
     outcomes: Counter[str] = dataclasses.field(default_factory=Counter)
     passes: int = 0
@@ -92,17 +93,19 @@ class Growth:
         current = node
         for i, step in enumerate(steps):
             self.nodes[current].onward += 1
-            current = self._child(current, step, terminal=i == len(steps) - 1)
+            is_last = i == len(steps) - 1
+            current = self._child(current, step, terminal=is_last, cut=is_last and rollout.is_cut)
             self.nodes[current].passes += 1
         self.nodes[node].rollouts.append((current, rollout.tokens))
         return current
 
-    def _child(self, parent: int, step: str, *, terminal: bool) -> int:
+    def _child(self, parent: int, step: str, *, terminal: bool, cut: bool) -> int:
+        """The child with this step; an end that was cut is another one than the same words as a whole answer."""
         bud = self.nodes[parent]
-        child = bud.children.get((step, terminal))
+        child = bud.children.get((step, terminal, cut))
         if child is None:
             child = len(self.nodes)
-            bud.children[step, terminal] = child
+            bud.children[step, terminal, cut] = child
             self.nodes.append(
                 _Bud(parent=parent, step=step, depth=bud.depth + 1, terminal=terminal, text=bud.text + step)
             )

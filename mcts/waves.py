@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import Any, TypeVar
 
-from mcts.answers import Check
+from mcts.answers import Check, unscored
 from mcts.base import Policy, Rollout, Verifier
 from mcts.growth import Growth
 
@@ -103,10 +103,13 @@ class Waves:
         return task
 
     async def _sample(self, prefix: str, num_samples: int, first: int) -> list[Rollout]:
-        """The rollouts of one request, their solutions checked: each text once, and as soon as it is there."""
+        """The rollouts of one request, their solutions checked: each text once, and as soon as it is there.
+
+        What was cut in its answer is not checked: the checker would take what is there for the answer.
+        """
         rollouts = list(await self._policy(prefix, num_samples=num_samples, first_sample=first))
         assert len(rollouts) == num_samples, (len(rollouts), num_samples)
-        solutions = dict.fromkeys(prefix + rollout.text for rollout in rollouts if rollout.text)
+        solutions = dict.fromkeys(prefix + rollout.text for rollout in rollouts if rollout.text and not rollout.is_cut)
         for solution in solutions:
             if solution not in self._checks:
                 self._checks[solution] = self._start(self._check(solution))
@@ -120,7 +123,8 @@ class Waves:
         growth = self._growth
         rollouts = await request
         terminals = [growth.graft(node, rollout) for rollout in rollouts]
-        for terminal in terminals:
+        for terminal, rollout in zip(terminals, rollouts, strict=True):
             if terminal is not None:
-                growth.nodes[terminal].check = self._checks[growth.nodes[terminal].text].result()
+                bud = growth.nodes[terminal]
+                bud.check = unscored("cut_off") if rollout.is_cut else self._checks[bud.text].result()
         growth.record(node, terminals)

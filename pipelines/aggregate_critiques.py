@@ -125,6 +125,7 @@ class AggregateCritiques(beam.PTransform):
                 sampling=Sampling(max_tokens=settings.max_tokens, temperature=settings.temperature, stop=self.stop),
                 json_schema=JUDGEMENT_SCHEMA,
                 seed=self.seed,
+                images=path.problem.images,
             )
             votes += [
                 _read(sample.text) for sample in await worker.model_of(self.panel.meta_engine).sample(STAGE, request)
@@ -150,7 +151,7 @@ class AggregateCritiques(beam.PTransform):
         if self.compose:
             sampling = Sampling(max_tokens=self.panel.compose_max_tokens, temperature=0.0, stop=self.stop)
             prompt = compose_prompt(self.compose, path, units, consensus, style)
-            request = Request(prompt=prompt, sampling=sampling, seed=self.seed)
+            request = Request(prompt=prompt, sampling=sampling, seed=self.seed, images=path.problem.images)
             (sample,) = await worker.model_of(self.panel.compose_engine).sample(STAGE, request)
             text = trim_composition(sample.text, path, units, step, style)
             if text:

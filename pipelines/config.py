@@ -17,6 +17,7 @@ from annotators.exports import ExportSettings
 from annotators.verification import VerifySettings
 from mcts.pairing import PairSettings
 from mcts.settings import SearchSettings
+from pipelines.engines.keys import refuse_keys
 from pipelines.engines.settings import LlamaCpp, Scripted, Server, Sglang, Simulated, Vllm
 from pipelines.errors import UserError
 from pipelines.problems import FileProblems, GymProblems, HubProblems, SimulatedProblems
@@ -85,7 +86,7 @@ def compose(overrides: Sequence[str]) -> Settings:
 
 
 def compose_plain(overrides: Sequence[str]) -> dict[str, Any]:
-    """The same as plain nested values, before they are checked.
+    """The same as plain nested values, before they are checked for more than keys.
 
     Raises:
       UserError: see `compose`.
@@ -101,6 +102,7 @@ def compose_plain(overrides: Sequence[str]) -> dict[str, Any]:
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_one_line(error)) from error
     assert isinstance(plain, dict)
+    refuse_keys(plain)
     return {str(key): value for key, value in plain.items()}
 
 

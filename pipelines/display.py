@@ -10,12 +10,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from pipelines.dry_run import LEVEL, Forecast
+from pipelines.engines.journaled import CHANGED
 from pipelines.manifest import Books
 from pipelines.meter import METER, Reading
 from pipelines.plan import Inputs, Plan
 from pipelines.run import Result, Watcher
+from pipelines.server_display import ServerDisplay
+from schemas import visible
 from schemas.arrow import CONFIGS
 
 _REFRESH_SECS = 0.5
@@ -23,36 +27,41 @@ _LINE_SECS = 10.0
 _SHARDS_LISTED = 10
 
 
-class Display(Watcher):
+def say(console: Console, message: str) -> None:
+    """Prints lines that may hold what anybody wrote: neither markup nor an escape sequence in them is obeyed."""
+    console.print(Text(visible(message)), soft_wrap=True)
+
+
+class Display(ServerDisplay, Watcher):
     """Shows problems, calls, tokens a second, kept critiques, time left: live in a terminal, else a line at times."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
+        super().__init__(console)
         self._num_problems = 0
 
     def planned(self, plan: Plan, inputs: Inputs, journaled: int, unfinished: Sequence[int]) -> None:
         """Says what will be done."""
         self._num_problems = sum(shard in set(unfinished) for shard in plan.shards_of(inputs))
         agents = ", ".join(agent.name for agent in plan.settings.panel.agents)
-        self._console.print(
+        say(
+            self._console,
             f"wrongturn {plan.context.version}, config {plan.config_digest[:12]}: {len(inputs.problems)} problems, "
             f"engine {plan.settings.engine.label}, critics {agents}",
-            soft_wrap=True,
         )
         if inputs.unread:
-            self._console.print(f"{len(inputs.unread)} rows of the source are no problems; see rejections/")
+            say(self._console, f"{len(inputs.unread)} rows of the source are no problems; see rejections/")
         done = plan.num_shards - len(unfinished)
-        self._console.print(
+        say(
+            self._console,
             f"{done} of {plan.num_shards} shards are finished already; the journal holds {journaled} samples",
-            soft_wrap=True,
         )
 
     def sampling(self, plan: Plan, num_sampled: int) -> None:
         """Says what a dry run is about to do."""
-        self._console.print(
+        say(
+            self._console,
             f"wrongturn {plan.context.version}, config {plan.config_digest[:12]}: dry run over {num_sampled} problems, "
             f"engine {plan.settings.engine.label}",
-            soft_wrap=True,
         )
 
     def retrying(self, failed: Mapping[int, Mapping[str, int]]) -> None:
@@ -61,10 +70,10 @@ class Display(Watcher):
         for counts in failed.values():
             stages.update(counts)
         listed = ", ".join(f"{stage} {count}" for stage, count in sorted(stages.items()))
-        self._console.print(
+        say(
+            self._console,
             f"{stages.total()} elements of {len(failed)} shards failed before and are tried again ({listed}); what did "
             "not fail beside them comes from the journal",
-            soft_wrap=True,
         )
 
     @contextlib.contextmanager
@@ -82,7 +91,7 @@ class Display(Watcher):
     def _watch(self, stop: threading.Event, start: Reading, began: float) -> None:
         if not self._console.is_terminal:
             while not stop.wait(_LINE_SECS):
-                self._console.print(self._line(start, time.monotonic() - began), soft_wrap=True)
+                say(self._console, self._line(start, time.monotonic() - began))
             return
         progress = Progress(BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"), console=self._console)
         with progress:
@@ -133,7 +142,7 @@ def funnel(books: Books) -> Table:
             stage.stage,
             stage.element,
             *(str(count) for count in (stage.entered, stage.kept, stage.rejected, stage.failed)),
-            escape(why) + lost,
+            escape(visible(why)) + lost,
         )
     return table
 
@@ -144,24 +153,26 @@ def print_summary(console: Console, result: Result) -> None:
     console.print(funnel(books))
     if books.pair_reasons:
         reasons = ", ".join(f"{reason} {count}" for reason, count in books.pair_reasons.items())
-        console.print(f"Rejected in critique_dpo for: {reasons}", soft_wrap=True)
+        say(console, f"Rejected in critique_dpo for: {reasons}")
     if books.stages[0].entered:
-        console.print("Rows: " + ", ".join(f"{config} {books.rows[config]}" for config in CONFIGS), soft_wrap=True)
-        console.print(f"Shards, card and report: {result.out}", soft_wrap=True)
-        console.print(f"Look at it: wrongturn show {result.out}", soft_wrap=True)
+        say(console, "Rows: " + ", ".join(f"{config} {books.rows[config]}" for config in CONFIGS))
+        say(console, f"Shards, card and report: {result.out}")
+        say(console, f"Look at it: wrongturn show {result.out}")
+    if changed := sum(n for name, n in METER.read().elements.items() if name.endswith(f"/{CHANGED}")):
+        say(console, f"{changed} samples held what no record may hold and were changed; see docs/hostile-text.md")
     failed = sum(stage.failed for stage in books.stages)
     if result.budget_reached:
         _print_stop(console, result)
     elif result.has_target:
-        console.print(f"target_rows={result.target_rows} is reached: {_left(result)} were not needed", soft_wrap=True)
+        say(console, f"target_rows={result.target_rows} is reached: {_left(result)} were not needed")
     elif result.unfinished:
-        console.print(f"{_left(result)} are not begun; the command without retry=failed does them", soft_wrap=True)
+        say(console, f"{_left(result)} are not begun; the command without retry=failed does them")
     if failed:
-        console.print(
+        say(
+            console,
             f"{failed} elements failed ({result.failure_share:.1%} of all, {result.max_failure_share:.1%} allowed); "
             "see failures/. The same command tries them again and pays for nothing else; with retry=failed it begins "
             "nothing new.",
-            soft_wrap=True,
         )
 
 
@@ -173,10 +184,10 @@ def _left(result: Result) -> str:
 
 
 def _print_stop(console: Console, result: Result) -> None:
-    console.print(
+    say(
+        console,
         f"{result.budget_reached} is reached: this run paid {result.spent}. Unfinished: {_left(result)}. "
         "Every answer that was paid for is in the journal: the same command with a larger budget goes on from here.",
-        soft_wrap=True,
     )
 
 
@@ -190,16 +201,16 @@ def print_forecast(console: Console, forecast: Forecast) -> None:
         )  # fmt: skip
     if forecast.amounts:
         console.print(table)
-        console.print(
+        say(
+            console,
             f"From {forecast.num_sampled} of {forecast.num_problems} problems, of which {forecast.num_failed} elements "
             "failed. The interval is that of a sum of normal values (Student's t): rough where a few problems cost "
             "many times more than others. Time is at the pace of the sample.",
-            soft_wrap=True,
         )
     if forecast.budget_reached:
-        console.print(f"{forecast.budget_reached} is reached before the sample was done.", soft_wrap=True)
+        say(console, f"{forecast.budget_reached} is reached before the sample was done.")
     elif "seconds" not in forecast.amounts:
-        console.print("Time was not measured: most of the sample came from the journal.", soft_wrap=True)
+        say(console, "Time was not measured: most of the sample came from the journal.")
     console.print(
         f"The sample paid {forecast.spent}; its answers are in the journal. No shard was written.", soft_wrap=True
     )

@@ -1,6 +1,7 @@
 """What is installed, which engines can start, whether the URL is alive, and what a run would do."""
 
 import asyncio
+import contextlib
 import importlib.metadata
 import importlib.util
 import platform
@@ -12,9 +13,20 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipelines.config import compose
-from pipelines.engines import Endpoint, EngineError, Request, Sampling, connect, serve
+from pipelines.engines import (
+    Endpoint,
+    EngineError,
+    Request,
+    Sampling,
+    Servers,
+    ServerWatcher,
+    connect,
+    serve,
+)
 from pipelines.engines.llama_cpp import ModelMissing, find_model
 from pipelines.errors import UserError
+from pipelines.journal import Journal, JournalError, is_server, parse_address
+from pipelines.server_display import ServerDisplay
 from pipelines.settings import Settings
 from schemas import Record
 
@@ -32,7 +44,7 @@ class Finding(Record):
 def examine(console: Console, overrides: Sequence[str]) -> int:
     """Prints the findings; 0 where the run with these overrides could start, else 1."""
     table = Table("what", "", "found")
-    findings = [*_installed(), *_this_run(overrides)]
+    findings = [*_installed(), *_this_run(console, overrides)]
     for finding in findings:
         table.add_row(finding.what, "[green]ok[/green]" if finding.is_well else "[red]no[/red]", escape(finding.found))
     console.print(table)
@@ -53,11 +65,19 @@ def _installed() -> Iterator[Finding]:
     yield Finding(what="engine llama_cpp", is_well=is_well, found=found)
     for name in ("scripted", "simulated"):
         yield Finding(what=f"engine {name}", is_well=True, found="ships with wrongturn")
-    for name in ("openai", "vllm", "sglang"):
-        yield Finding(what=f"engine {name}", is_well=True, found="by URL: engine.url=http://... engine.model=NAME")
+    for name, found in (("openai", ""), ("vllm", _startable("vllm")), ("sglang", _startable("sglang"))):
+        by_url = "by URL: engine.url=http://... engine.model=NAME"
+        yield Finding(what=f"engine {name}", is_well=True, found=f"{by_url}{found}")
 
 
-def _this_run(overrides: Sequence[str]) -> Iterator[Finding]:
+def _startable(package: str) -> str:
+    """Whether a run could start such a server with this interpreter; its settings may name another."""
+    if importlib.util.find_spec(package) is None:
+        return "; started by a run with engine.python=ENV/bin/python engine.model=FOLDER: it is not in this environment"
+    return "; or started by a run with engine.model=FOLDER"
+
+
+def _this_run(console: Console, overrides: Sequence[str]) -> Iterator[Finding]:
     try:
         settings = compose(overrides)
     except UserError as error:
@@ -65,7 +85,18 @@ def _this_run(overrides: Sequence[str]) -> Iterator[Finding]:
         return
     yield Finding(what="run: settings", is_well=True, found=f"config digest {settings.config_digest()[:12]}")
     yield _problems(settings)
-    yield from _engines(settings)
+    if is_server(settings.journal):
+        yield _journal(settings.journal)
+    yield from _engines(settings, ServerDisplay(console))
+
+
+def _journal(place: str) -> Finding:
+    """Whether a journal's server lets us in and keeps what it acknowledges. Makes the journal where there is none."""
+    try:
+        with contextlib.closing(Journal(place)) as journal:
+            return Finding(what="run: journal", is_well=True, found=f"{parse_address(place)}: {journal.size()} samples")
+    except JournalError as error:
+        return Finding(what="run: journal", is_well=False, found=str(error))
 
 
 def _problems(settings: Settings) -> Finding:
@@ -78,7 +109,7 @@ def _problems(settings: Settings) -> Finding:
     return Finding(what="run: problems", is_well=True, found=type(settings.problems).__name__)
 
 
-def _engines(settings: Settings) -> Iterator[Finding]:
+def _engines(settings: Settings, watcher: ServerWatcher) -> Iterator[Finding]:
     """Starts each engine, if it is one of ours, and asks it for four tokens at every URL.
 
     A run with several URLs goes on without those that are dead, so nothing else would tell of them.
@@ -86,11 +117,15 @@ def _engines(settings: Settings) -> Iterator[Finding]:
     for name, engine in {"": settings.engine, **settings.engines}.items():
         what = f"run: engine {name}".rstrip()
         try:
-            with serve(engine) as endpoint:
+            with Servers(watcher=watcher) as servers, serve(engine, _key(name), servers) as endpoint:
                 for url in endpoint.urls or ("",):
                     yield _asked(f"{what} {url}" if len(endpoint.urls) > 1 else what, endpoint, url)
         except (UserError, ImportError) as error:
             yield Finding(what=what, is_well=False, found=str(error))
+
+
+def _key(name: str) -> str:
+    return f"engines.{name}" if name else "engine"
 
 
 def _asked(what: str, endpoint: Endpoint, url: str) -> Finding:
@@ -101,7 +136,9 @@ def _asked(what: str, endpoint: Endpoint, url: str) -> Finding:
         text = asyncio.run(_ask(one))
     except (UserError, EngineError) as error:
         return Finding(what=what, is_well=False, found=str(error))
-    return Finding(what=what, is_well=True, found=f"{one.kind} {one.model} {one.revision}: says {text!r}")
+    kept = ", ".join(one.dialect.promises.kept()) or "nothing more"
+    found = f"{one.kind} {one.model} {one.revision}: says {text!r}; promises: {kept}"
+    return Finding(what=what, is_well=True, found=found)
 
 
 async def _ask(endpoint: Endpoint) -> str:

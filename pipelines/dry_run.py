@@ -16,7 +16,8 @@ import numpy as np
 from scipy import stats
 
 from pipelines.budget import Accounts, BudgetReached, Cost
-from pipelines.engines import serve_all
+from pipelines.engines import ServerWatcher, serve_all
+from pipelines.journal import Place
 from pipelines.output import Output
 from pipelines.plan import Inputs, Plan, make_plan
 from pipelines.run import fill_shard, read_inputs, worker_spec
@@ -73,12 +74,15 @@ def extrapolate(values: Sequence[float], num_problems: int) -> Amount:
     return Amount(sampled=known, total=total, low=max(known, total - margin), high=total + margin)
 
 
-def dry_run(settings: Settings, announce: Callable[[Plan, int], None]) -> Forecast:
+def dry_run(
+    settings: Settings, announce: Callable[[Plan, int], None], watcher: ServerWatcher | None = None
+) -> Forecast:
     """Runs the sample.
 
     Args:
       settings: of the whole run.
       announce: told of the plan and the sample's size before the first request.
+      watcher: told how servers fare that are started for it.
 
     Raises:
       UserError: as for `run`.
@@ -92,7 +96,7 @@ def dry_run(settings: Settings, announce: Callable[[Plan, int], None]) -> Foreca
         plan = make_plan(msgspec.structs.replace(settings, out=folder, journal=str(journal)), sample)
         announce(make_plan(settings, inputs), len(sample.problems))
         with output.claimed(plan.config_digest, replace=False):
-            accounts, seconds = _work(plan, sample, output, journal)
+            accounts, seconds = _work(plan, sample, output, journal, watcher)
         failed = sum(num_rows(file) for file in Path(folder).glob("failures/*.parquet"))
     return Forecast(
         num_problems=len(inputs.problems),
@@ -104,8 +108,10 @@ def dry_run(settings: Settings, announce: Callable[[Plan, int], None]) -> Foreca
     )
 
 
-def _work(plan: Plan, sample: Inputs, output: Output, journal: Path) -> tuple[Accounts, float]:
-    with serve_all({"": plan.settings.engine, **plan.settings.engines}) as endpoints:
+def _work(
+    plan: Plan, sample: Inputs, output: Output, journal: Place, watcher: ServerWatcher | None
+) -> tuple[Accounts, float]:
+    with serve_all({"": plan.settings.engine, **plan.settings.engines}, watcher=watcher) as endpoints:
         spec = worker_spec(plan, endpoints, journal)
         with holding(spec) as worker:
             worker.accounts.costs = {}

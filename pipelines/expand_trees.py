@@ -6,12 +6,12 @@ from typing import Any
 
 import apache_beam as beam
 
-from mcts.answers import Check
+from mcts.answers import Check, is_cut_off
 from mcts.base import Rollout
 from mcts.pairing import PairSettings
 from mcts.search import expand_tree
 from mcts.settings import SearchSettings
-from pipelines.engines.base import PromptRefused, Request
+from pipelines.engines.base import PromptRefused, Request, Sample
 from pipelines.settings import ActorSettings
 from pipelines.stage import FAILED, REJECTED, CallModels
 from pipelines.worker import Worker, WorkerSpec
@@ -45,12 +45,14 @@ class ExpandTrees(beam.PTransform):
                 first_sample=first_sample,
                 sampling=self.actor.sampling(),
                 seed=self.seed,
+                pinned=True,
+                images=problem.images,
             )
             samples = await worker.model.sample(STAGE, request)
             if not prefix and all(sample.error for sample in samples):
                 # Nobody can look at this problem: that is a failure, not a tree without right paths.
                 raise PromptRefused(samples[0].error, attempts=1)
-            return [Rollout(text=sample.text, tokens=sample.tokens, error=sample.error) for sample in samples]
+            return [_rollout(sample, prefix, problem.domain) for sample in samples]
 
         async def verifier(solution: str) -> Check:
             return await worker.checkers.check(solution, problem)
@@ -64,3 +66,8 @@ class ExpandTrees(beam.PTransform):
             provenance=worker.provenance(self.template, self.actor.sampling(), self.seed),
         )
         return [tree]
+
+
+def _rollout(sample: Sample, prefix: str, domain: str) -> Rollout:
+    is_cut = sample.finish == "length" and is_cut_off(prefix + sample.text, domain)
+    return Rollout(text=sample.text, tokens=sample.tokens, error=sample.error, is_cut=is_cut)

@@ -1,13 +1,12 @@
 """How far a run has come: which shards are there, which hold failed elements, and how many rows they have."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from pipelines.plan import Inputs
-from pipelines.shards import all_shards, num_rows, shard_of
+from pipelines.shards import ShardError, all_shards, num_rows, read_file, shard_of
 
 
 def _files(out: Path, index: int, num_shards: int, config: str = "") -> list[Path]:
@@ -27,18 +26,23 @@ def written_shards(out: Path, num_shards: int) -> tuple[int, ...]:
             written.append(index)
         else:
             for file in files:
-                file.unlink(missing_ok=True)
+                if file.is_symlink() or not file.is_dir():
+                    file.unlink(missing_ok=True)
     return tuple(written)
 
 
 def failed_elements(out: Path, shards: Iterable[int], num_shards: int) -> dict[int, Mapping[str, int]]:
-    """Failed elements by stage, for each of these shards that has any."""
+    """Failed elements by stage, for each of these shards that has any.
+
+    A file that cannot be read tells of none: a shard with such a file is not finished, and is written anew.
+    """
     found: dict[int, Mapping[str, int]] = {}
     for index in shards:
         stages: Counter[str] = Counter()
         for file in _files(out, index, num_shards, "failures"):
             if file.is_file():
-                stages.update(pq.read_table(file, columns=["stage"])["stage"].to_pylist())
+                with contextlib.suppress(ShardError):
+                    stages.update(row["stage"] for row in read_file(file, ["stage"]))
         if stages:
             found[index] = stages
     return found

@@ -1,4 +1,4 @@
-"""The command line: `wrongturn run`, `wrongturn show`, `wrongturn doctor`."""
+"""The command line: `wrongturn run`, `wrongturn show`, `wrongturn publish`, `wrongturn doctor`."""
 
 import argparse
 import logging
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from pipelines.errors import UserError
+from schemas import visible
 
 _EXAMPLES = """\
 settings are given as KEY=VALUE, groups of settings as GROUP=OPTION:
@@ -26,6 +27,9 @@ The same command again goes on where a stopped run was. Before and between:
                                                        max_seconds, max_cost with budget.prices
   wrongturn run ... target_rows=500                    no more shards than it takes for so many rows of sft
   wrongturn run ... retry=failed                       only what failed before
+Problems of test sets are left out, and what is finished goes to the Hub:
+  wrongturn run ... hygiene.test_sets=[gsm8k_test.jsonl,math500.jsonl]
+  wrongturn publish OUT OWNER/NAME --dry-run
 Exit codes: 0 done, 2 bad input, 3 too many elements failed, 4 a budget is reached, 130 stopped by hand.
 """
 
@@ -47,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.act(options))
     except UserError as error:
-        console.print(f"[red]wrongturn: {escape(' '.join(str(error).split()))}[/red]", soft_wrap=True)
+        console.print(f"[red]wrongturn: {escape(visible(' '.join(str(error).split())))}[/red]", soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from here", soft_wrap=True)
@@ -82,10 +86,24 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("out", metavar="OUT", help="folder that a run wrote to")
     show.add_argument("--tree", metavar="ID", default="", help="show this tree (its id or its problem's)")
     show.set_defaults(act=_show)
+    _add_publish(commands.add_parser("publish", help="put a finished run on the Hugging Face Hub"))
     doctor = commands.add_parser("doctor", help="say what is installed, what can start, and what would run")
     doctor.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings as for `run`")
     doctor.set_defaults(act=_doctor)
     return parser
+
+
+def _add_publish(publish: argparse.ArgumentParser) -> None:
+    publish.add_argument("out", metavar="OUT", help="folder that a run wrote to")
+    publish.add_argument("repo", metavar="OWNER/NAME", help="dataset repository; made where there is none")
+    visibility = publish.add_mutually_exclusive_group()
+    visibility.add_argument("--private", action="store_false", dest="public", help="for nobody else to see (default)")
+    visibility.add_argument("--public", action="store_true", help="for everybody to see")
+    publish.add_argument("--dry-run", action="store_true", help="say what would go, and send nothing")
+    publish.add_argument("--revision", metavar="BRANCH", default="main", help="branch (default: main)")
+    publish.add_argument("--allow-partial", action="store_true", help="also what is not COMPLETED")
+    publish.epilog = "The token comes from HF_TOKEN or `hf auth login`. Broken uploads go on with the same command."
+    publish.set_defaults(act=_publish, public=False)
 
 
 def _groups() -> str:
@@ -117,11 +135,12 @@ def _run(options: argparse.Namespace) -> int:
     console = _console()
     display = Display(console)
     if settings.dry_run:
-        forecast = dry_run(settings, display.sampling)
+        forecast = dry_run(settings, display.sampling, display)
         print_forecast(console, forecast)
         return 4 if forecast.budget_reached else 0
     result = run(settings, display)
     print_summary(console, result)
+    display.print_restarts()
     if result.budget_reached:
         return 4
     return 0 if result.is_success else 3
@@ -131,6 +150,14 @@ def _show(options: argparse.Namespace) -> int:
     from pipelines.show import show
 
     show(_console(), options.out, options.tree)
+    return 0
+
+
+def _publish(options: argparse.Namespace) -> int:
+    from pipelines.publish import publish, target_of
+
+    target = target_of(options.repo, is_public=options.public, revision=options.revision)
+    publish(_console(), options.out, target, dry_run=options.dry_run, allow_partial=options.allow_partial)
     return 0
 
 

@@ -5,7 +5,6 @@ import importlib.metadata
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -152,10 +151,23 @@ def write_manifest(output: Output, plan: Plan, books: Books, ledger: Mapping[str
     output.write("run.json", msgspec.json.format(msgspec.json.encode(manifest), indent=2).decode() + "\n")
 
 
+class _StageCount(msgspec.Struct):
+    """A stage as `run.json` has it: `StageCount`, and whether it adds up."""
+
+    stage: str
+    element: str
+    entered: int
+    kept: int
+    rejected: int
+    failed: int
+    reasons: dict[str, int]
+    balanced: bool = True
+
+
 class _Manifest(msgspec.Struct):
     """The part of `run.json` that is read back."""
 
-    stages: list[dict[str, Any]]
+    stages: list[_StageCount]
     rows: dict[str, int]
     critique_dpo_reasons: dict[str, int] = {}
 
@@ -164,15 +176,19 @@ def read_books(out: Path) -> Books:
     """The books of a finished run, from its `run.json`.
 
     Raises:
-      OutputError: there is none.
+      OutputError: there is none, or it is damaged.
     """
     path = out / "run.json"
     if not path.is_file():
         raise OutputError(f"{path.absolute()} is missing: the run has not finished; give its command again")
-    manifest = msgspec.json.decode(path.read_bytes(), type=_Manifest)
-    stages = tuple(
-        StageCount(**{name: stage[name] for name in StageCount.__struct_fields__}) for stage in manifest.stages
-    )
+    try:
+        manifest = msgspec.json.decode(path.read_bytes(), type=_Manifest)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise OutputError(
+            f"{path.absolute()} is damaged ({error}); give the run's command again, which writes it anew"
+        ) from error
+    counts = (msgspec.to_builtins(stage) for stage in manifest.stages)
+    stages = tuple(StageCount(**{name: stage[name] for name in StageCount.__struct_fields__}) for stage in counts)
     rows: Counter[str] = Counter()
     for name, count in manifest.rows.items():
         rows[name.partition("/")[0]] += count

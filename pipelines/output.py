@@ -10,11 +10,14 @@ from typing import TypeVar
 import msgspec
 
 from pipelines.errors import UserError
-from pipelines.shards import all_shards, file_digest, num_rows
+from pipelines.journal import Place, is_server
+from pipelines.shards import all_shards, file_digest, is_shard, num_rows
 from schemas import Record
 from schemas.arrow import CONFIGS
 
 _STATE = ".wrongturn"
+_LARGEST_MARK = 16 * 2**20
+"""Bytes of a state file that is still read; a mark has a hundred for each of its shard's files."""
 COMPLETED = "COMPLETED"
 
 
@@ -42,8 +45,10 @@ class Output:
         self.path = Path(out).expanduser().absolute()
         self._state = self.path / _STATE
 
-    def journal(self, setting: str) -> Path:
-        """Where the journal is: the file that was set, else one in this folder."""
+    def journal(self, setting: str) -> Place:
+        """Where the journal is: the file or server that was set, else a file in this folder."""
+        if is_server(setting):
+            return setting
         return Path(setting).expanduser().absolute() if setting else self._state / "journal.sqlite"
 
     @contextlib.contextmanager
@@ -57,7 +62,10 @@ class Output:
         self._make()
         with contextlib.ExitStack() as held:
             try:
-                lock = held.enter_context((self._state / "lock").open("w"))
+                # Opened without being emptied and never through a link: whoever made the folder may have put one there.
+                flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+                lock = os.open(self._state / "lock", flags, 0o666)
+                held.callback(os.close, lock)
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 self._own(config_digest, replace=replace)
                 self._sweep()
@@ -75,13 +83,29 @@ class Output:
             raise OutputError(
                 f"out: {self.path} holds files that wrongturn did not write; choose an empty or new folder with out=DIR"
             )
+        self._refuse_links()
         try:
             (self._state / "done").mkdir(parents=True, exist_ok=True)
-            probe = self._state / "probe"
-            probe.write_bytes(b"")
+            probe = self._state / f".probe.{os.getpid()}.tmp"
+            probe.open("xb").close()
             probe.unlink()
         except OSError as error:
             raise self._unwritable(error) from error
+
+    def _refuse_links(self) -> None:
+        """Raises OutputError where something would be written or taken away through a link, outside the folder.
+
+        Every other file is renamed into its place, which replaces a link and leaves alone what it points to.
+        """
+        folders = [self._state, *(self.path / config for config in CONFIGS)]
+        if not self._state.is_symlink() and self._state.is_dir():
+            folders += self._state.iterdir()
+        for path in folders:
+            if path.is_symlink():
+                raise OutputError(
+                    f"out: {path} is a symbolic link, and what is written must stay in {self.path}; take the link away "
+                    "or choose another folder with out=DIR"
+                )
 
     def _unwritable(self, error: OSError) -> OutputError:
         return OutputError(f"out: cannot write to {self.path}: {error.strerror}; choose another folder with out=DIR")
@@ -116,14 +140,24 @@ class Output:
                 file.unlink()
 
     def unfinished(self, num_shards: int) -> tuple[int, ...]:
-        """Shards that are not finished, or whose files are gone or changed."""
+        """Shards that are not finished, or whose files are gone or changed.
+
+        Raises:
+          OutputError: a table has a file that is none of the run's: it would be counted and loaded as if it were.
+        """
+        ours = {self.path / shard.path for shard in all_shards(range(num_shards), num_shards)}
+        for config in CONFIGS:
+            for file in sorted((self.path / config).glob("*.parquet")):
+                if file not in ours:
+                    raise OutputError(f"out: {file} is no file of this run; take it away, then start it again")
         return tuple(index for index in range(num_shards) if not self._is_done(index, num_shards))
 
     def _is_done(self, index: int, num_shards: int) -> bool:
         files = _read(self._mark(index), _Done, default=_Done(files={})).files
         wanted = {shard.path for shard in all_shards([index], num_shards)}
         return files.keys() == wanted and all(
-            (self.path / file).is_file() and file_digest(self.path / file) == sha for file, sha in files.items()
+            (self.path / file).is_file() and file_digest(self.path / file) == sha and is_shard(self.path / file)
+            for file, sha in files.items()
         )
 
     def finish(self, index: int, num_shards: int) -> None:
@@ -158,10 +192,12 @@ class Output:
 
 
 def _read(path: Path, record: type[R], *, default: R) -> R:
-    """What a file of ours says; the default where there is none, or a power cut has torn it."""
+    """What a file of ours says; the default where there is none, or it is torn or says something else."""
     try:
+        if not path.is_file() or path.stat().st_size > _LARGEST_MARK:
+            return default
         return msgspec.json.decode(path.read_bytes(), type=record)
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, msgspec.DecodeError, RecursionError):
         return default
 
 
@@ -169,7 +205,7 @@ def _write_whole(path: Path, content: bytes) -> None:
     """Raises OutputError where the disk is full or the folder cannot be written."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -6,6 +6,7 @@ import re
 from annotators.exports import Context
 from pipelines.settings import Settings
 from pipelines.shards import shard_of
+from pipelines.sight import check_sight
 from pipelines.templates import load_template
 from schemas import Problem, Record, Rejection, Template, digest
 
@@ -40,6 +41,8 @@ class Plan(Record):
     meta: Template | None
     compose: Template | None
     context: Context
+    images: bool = False
+    """Whether any problem has images: all tables that show problems have a column for them then, in every shard."""
 
     @property
     def stop(self) -> tuple[str, ...]:
@@ -60,8 +63,10 @@ def make_plan(settings: Settings, inputs: Inputs) -> Plan:
     """The plan of a run over these inputs.
 
     Raises:
-      UserError: a template is missing or has gaps that nothing fills; names the setting.
+      UserError: a template is missing or has gaps that nothing fills, or a model is to be shown images that it cannot
+        see; names the setting.
     """
+    check_sight(settings, inputs.problems)
     panel = settings.panel
     critics = {
         agent.name: load_template(agent.template, key=f"panel.agents[{agent.name}].template", gaps=_CRITIC_GAPS)
@@ -80,6 +85,7 @@ def make_plan(settings: Settings, inputs: Inputs) -> Plan:
     )
     critique_instruction = load_template("export_critique", key="export", gaps=frozenset({"problem", "solution"}))
     solve_instruction = load_template("export_solve", key="export", gaps=_ACTOR_GAPS)
+    refine_instruction = load_template("export_refine", key="export", gaps=frozenset({"critique"}))
     num_shards = max(1, -(-len(inputs.problems) // settings.runner.problems_per_shard))
     # A fix release does not change data; anything else may.
     release = re.match(r"\d+\.\d+", package_version())
@@ -110,5 +116,7 @@ def make_plan(settings: Settings, inputs: Inputs) -> Plan:
             version=package_version(),
             critique_instruction=critique_instruction,
             solve_instruction=solve_instruction,
+            refine_instruction=refine_instruction,
         ),
+        images=any(problem.images for problem in inputs.problems),
     )

@@ -6,18 +6,23 @@ from importlib import resources
 from pathlib import Path
 
 import jinja2
+import markupsafe
 
 from pipelines.manifest import Books
 from pipelines.output import Output
 from pipelines.plan import Plan
 from pipelines.shards import read_file, read_rows, table_files
-from schemas import Node, PathPair, Record, Tree
+from schemas import Node, PathPair, Record, Tree, visible
 from schemas.arrow import from_row
 
 _MOST_TREES = 20
 _MOST_CRITIQUES = 50
 _MOST_NODES = 300
 """Larger trees are left out of the page; they are in trees/."""
+_MOST_DEPTH = 100
+"""Likewise deeper ones, which are drawn list within list."""
+_MOST_CHARS = 5_000
+"""Of one text that are shown."""
 
 
 class _View(Record):
@@ -31,9 +36,10 @@ class _View(Record):
 
 
 def write_report(output: Output, plan: Plan, books: Books) -> None:
-    """Writes report.html. Everything that a model wrote is escaped."""
+    """Writes report.html. Everything that is put into the page is escaped, and shown where it is no sign but steers."""
     source = (resources.files("pipelines") / "report.html").read_text(encoding="utf-8")
-    page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, finalize=_as_shown)
+    page = environment.from_string(source)
     kept = (row for row in read_rows(output.path, "verified") if row["decision"] == "kept" and row["has_error"])
     output.write(
         "report.html",
@@ -49,6 +55,13 @@ def write_report(output: Output, plan: Plan, books: Books) -> None:
     )
 
 
+def _as_shown(value: object) -> object:
+    """What stands in the page for a value; what the template itself made is left as it is."""
+    if not isinstance(value, str) or isinstance(value, markupsafe.Markup):
+        return value
+    return visible(value[:_MOST_CHARS]) + "\N{HORIZONTAL ELLIPSIS}" * (len(value) > _MOST_CHARS)
+
+
 def _views(path: Path) -> list[_View]:
     """The first trees with a pair; one shard's pairs are in memory at a time."""
     views = itertools.chain.from_iterable(_views_of(path, file.name) for file in table_files(path, "pairs"))
@@ -60,7 +73,8 @@ def _views_of(path: Path, shard: str) -> Iterator[_View]:
     pairs = {row["tree_id"]: row for row in read_file(path / "pairs" / shard)}
     for row in read_file(trees) if pairs and trees.is_file() else ():
         pair = pairs.get(row["id"])
-        if pair and len(row["nodes"]) <= _MOST_NODES:
+        nodes = row["nodes"]
+        if pair and len(nodes) <= _MOST_NODES and max(node["depth"] for node in nodes) <= _MOST_DEPTH:
             yield _view(from_row(row, Tree), from_row(pair, PathPair))
 
 

@@ -6,7 +6,6 @@ and what an unfinished one has asked is in the journal.
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -15,15 +14,17 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from pipelines.budget import Accounts, BudgetReached
 from pipelines.card import write_card
 from pipelines.coders import register_coders
-from pipelines.engines import Endpoint, Usage, serve_all
+from pipelines.engines import Endpoint, ServerWatcher, Usage, serve_all
 from pipelines.errors import UserError
 from pipelines.extent import accepted_rows, failed_elements, inputs_of, written_shards
 from pipelines.graph import build
-from pipelines.journal import Journal
+from pipelines.journal import Journal, Place
+from pipelines.llama_factory import write_dataset_info
 from pipelines.manifest import Books, keep_books, write_manifest
 from pipelines.output import Output
 from pipelines.plan import Inputs, Plan, make_plan
 from pipelines.problems import check_problems, read_problems
+from pipelines.problems.hygiene import without_unclean
 from pipelines.report import write_report
 from pipelines.settings import Settings
 from pipelines.worker import WorkerSpec, holding
@@ -59,7 +60,7 @@ class Result(Record):
         return self.target_rows is not None and self.books.rows["sft"] >= self.target_rows
 
 
-class Watcher:
+class Watcher(ServerWatcher):
     """Is told how a run goes on; does nothing by itself. The terminal's display is one, tests have theirs."""
 
     def planned(self, plan: Plan, inputs: Inputs, journaled: int, unfinished: Sequence[int]) -> None:
@@ -83,11 +84,13 @@ def read_inputs(settings: Settings) -> Inputs:
     check_problems(settings.problems)
     problems: list[Problem] = []
     unread: list[Rejection] = []
-    for item in read_problems(settings.problems):
+    for item in without_unclean(read_problems(settings.problems), settings.hygiene):
         if isinstance(item, Problem):
             problems.append(item)
         else:
             unread.append(item)
+    if not problems:
+        raise UserError(f"hygiene leaves no problem of {len(unread)} rows; first: {unread[0].detail}")
     return Inputs(problems=tuple(problems), unread=tuple(unread))
 
 
@@ -127,7 +130,7 @@ def _only_failed(output: Output, plan: Plan, failed: Mapping[int, Mapping[str, i
     return tuple(failed)
 
 
-def _journaled(journal: Path) -> int:
+def _journaled(journal: Place) -> int:
     """Samples that the journal holds; opening it early also finds out whether it can be used."""
     opened = Journal(journal)
     try:
@@ -137,10 +140,11 @@ def _journaled(journal: Path) -> int:
 
 
 def _work(
-    plan: Plan, inputs: Inputs, output: Output, journal: Path, unfinished: Sequence[int], watcher: Watcher
+    plan: Plan, inputs: Inputs, output: Output, journal: Place, unfinished: Sequence[int], watcher: Watcher
 ) -> Accounts:
     """Runs the graph once for each unfinished shard: memory holds one shard, and what is finished stays finished."""
-    with serve_all({"": plan.settings.engine, **plan.settings.engines}) as endpoints:
+    engines = {"": plan.settings.engine, **plan.settings.engines}
+    with serve_all(engines, output.path / "logs", watcher) as endpoints:
         spec = worker_spec(plan, endpoints, journal)
         with holding(spec) as worker, watcher.working():
             try:
@@ -151,7 +155,7 @@ def _work(
             return worker.accounts
 
 
-def worker_spec(plan: Plan, endpoints: tuple[tuple[str, Endpoint], ...], journal: Path) -> WorkerSpec:
+def worker_spec(plan: Plan, endpoints: tuple[tuple[str, Endpoint], ...], journal: Place) -> WorkerSpec:
     """The worker of a run."""
     runner = plan.settings.runner
     return WorkerSpec(
@@ -161,6 +165,7 @@ def worker_spec(plan: Plan, endpoints: tuple[tuple[str, Endpoint], ...], journal
         checker_cpu_secs=runner.checker_cpu_secs,
         max_in_flight=runner.max_in_flight,
         budget=plan.settings.budget,
+        journal_patience_secs=plan.settings.journal_patience_secs,
     )
 
 
@@ -192,7 +197,7 @@ def fill_shard(plan: Plan, inputs: Inputs, spec: WorkerSpec, output: Output, ind
         output.finish(index, plan.num_shards)
 
 
-def _close_books(plan: Plan, inputs: Inputs, output: Output, journal: Path, accounts: Accounts) -> Result:
+def _close_books(plan: Plan, inputs: Inputs, output: Output, journal: Place, accounts: Accounts) -> Result:
     """Counts what is written, over the problems of the shards that are."""
     agents = plan.settings.panel.agents
     written = written_shards(output.path, plan.num_shards)
@@ -220,13 +225,14 @@ def _close_books(plan: Plan, inputs: Inputs, output: Output, journal: Path, acco
     if written:
         write_manifest(output, plan, books, _ledger(journal))
         write_card(output, plan, books)
+        write_dataset_info(output, books)
         write_report(output, plan, books)
     if not accounts.reached and (not missing or result.has_target):
         output.complete()
     return result
 
 
-def _ledger(journal: Path) -> dict[str, Usage]:
+def _ledger(journal: Place) -> dict[str, Usage]:
     opened = Journal(journal)
     try:
         return opened.ledger()

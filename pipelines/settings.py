@@ -18,14 +18,16 @@ from mcts.pairing import PairSettings
 from mcts.settings import SearchSettings
 from pipelines.budget import BudgetSettings
 from pipelines.engines.base import Sampling
-from pipelines.engines.settings import EngineSettings
+from pipelines.engines.settings import NOT_DATA, EngineSettings
 from pipelines.errors import UserError
+from pipelines.journal import is_server, parse_address
 from pipelines.problems import ProblemSource
+from pipelines.problems.hygiene import HygieneSettings
 from schemas import Record, digest
 
 _NOT_DATA = (
-    *("out", "journal", "replace", "max_failure_share", "retry"),
-    *("target_rows", "budget", "dry_run", "dry_run_problems"),
+    *("out", "journal", "journal_patience_secs", "replace", "max_failure_share", "retry"),
+    *("target_rows", "budget", "dry_run", "dry_run_problems", "card"),
 )
 """Settings that say where data goes, how much of it is made now and for how much, not what it is."""
 
@@ -126,6 +128,30 @@ class RunnerSettings(Record):
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
 
 
+class CardSettings(Record):
+    """What the dataset card says that no row tells."""
+
+    pretty_name: str = "Critiques made by wrongturn"
+    license: str = "unknown"
+    """Licence of the dataset by the name that the Hub has for it: `apache-2.0`, `cc-by-4.0`, `other`. Which one the
+    licences of the problems and of the models leave open is yours to know."""
+    language: tuple[str, ...] = ("en",)
+    """Language codes of problems and critiques: `en`, `de`, `zh`."""
+    tags: tuple[str, ...] = ()
+    """More words under which the dataset is to be found."""
+
+    def __post_init__(self) -> None:
+        for name, values, pattern, example in (
+            ("pretty_name", (self.pretty_name,), r"\S[^\n\r]{0,199}", "one line of at most 200 characters"),
+            ("license", (self.license,), r"[a-z0-9][a-z0-9.\-]*", "a name such as apache-2.0"),
+            ("language", self.language, r"[a-z]{2,8}(-[A-Za-z0-9]{2,8})*", "codes such as en"),
+            ("tags", self.tags, r"[\w.:+\-]+( [\w.:+\-]+)*", "words"),
+        ):
+            for value in values:
+                if not re.fullmatch(pattern, value):
+                    raise ValueError(f"card.{name}: expected {example}, got {value!r}")
+
+
 class Settings(Record):
     """One run."""
 
@@ -141,10 +167,16 @@ class Settings(Record):
     runner: RunnerSettings = RunnerSettings()
     engines: dict[str, EngineSettings] = msgspec.field(default_factory=dict)
     """Further models by name, for critics: `+engines.NAME.kind=openai +engines.NAME.url=URL +engines.NAME.model=M`."""
+    hygiene: HygieneSettings = HygieneSettings()
+    card: CardSettings = CardSettings()
     out: str = "out"
     """Folder that the data is written to."""
     journal: str = ""
-    """File of the journal; empty puts it into the output folder. Several runs may share one."""
+    """File of the journal, or a Redis server for workers on several machines: `redis://HOST:6379/0` or `rediss://`,
+    with `/PREFIX` behind it where several journals share a server; its password is in WRONGTURN_REDIS_PASSWORD alone.
+    Empty is a file in the output folder. Several runs may share a journal."""
+    journal_patience_secs: float = 60.0
+    """How long a Redis server may be away in the middle of a run before the run ends."""
     seed: int = 0
     replace: bool = False
     """Whether the shards of another run in `out` may be replaced. The journal always stays."""
@@ -171,6 +203,7 @@ class Settings(Record):
         if self.dry_run_problems < 2:
             raise ValueError(f"dry_run_problems must be at least 2 to tell an uncertainty, got {self.dry_run_problems}")
         self.budget.check_prices(["", *self.engines])
+        self._check_journal()
         if not self.out:
             raise ValueError("out is empty; name the folder that the data is written to")
         named = {f"panel.agents[{agent.name}].engine": agent.engine for agent in self.panel.agents}
@@ -182,6 +215,12 @@ class Settings(Record):
         if "" in self.engines:
             raise ValueError("engines need names; the one without is `engine`")
 
+    def _check_journal(self) -> None:
+        if is_server(self.journal):
+            parse_address(self.journal)
+        if self.journal_patience_secs < 0:
+            raise ValueError(f"journal_patience_secs must not be below 0, got {self.journal_patience_secs}")
+
     def config_digest(self) -> str:
         """Digest of everything that shapes the data: not of where it goes or how fast it gets there."""
         plain = msgspec.to_builtins(self)
@@ -190,7 +229,7 @@ class Settings(Record):
         for name in ("kind", "max_in_flight", "checker_processes"):
             del plain["runner"][name]
         for engine in (plain["engine"], *plain["engines"].values()):
-            for name in ("url", "limits", "num_threads", "slots", "api_key_env"):
+            for name in NOT_DATA:
                 engine.pop(name, None)
         return digest("config", plain)
 

@@ -4,6 +4,7 @@ A shard is also the unit of work: all rows of a problem are in the shard that it
 """
 
 import contextlib
+import functools
 import hashlib
 import itertools
 import json
@@ -42,7 +43,7 @@ class Shard(Record):
 
 
 class ShardError(UserError):
-    """A shard cannot be written; says which file, why, and what to do."""
+    """A shard cannot be written or read; says which file, why, and what to do."""
 
 
 class DuplicateRow(ValueError):
@@ -77,6 +78,7 @@ def _features(schema: pa.Schema) -> bytes:
     return json.dumps({"info": {"features": features.to_dict()}}, sort_keys=True).encode()
 
 
+@functools.cache
 def file_schema(record: type[Record]) -> pa.Schema:
     """Arrow schema of a file of `record`, with Hugging Face's features beside it."""
     schema = arrow_schema(record)
@@ -104,7 +106,8 @@ def write_shard(out: Path, shard: Shard, rows: Sequence[tuple[str, Record]]) -> 
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        # Made here, so that nothing that lies there already is written to.
+        with temporary.open("xb") as sink, pq.ParquetWriter(sink, schema, compression="zstd") as writer:
             # Without rows there is no group at all: loaders stumble over an empty one.
             for start in range(0, len(ordered), _ROWS_IN_GROUP):
                 group = [to_row(record) for _, record in ordered[start : start + _ROWS_IN_GROUP]]
@@ -135,16 +138,57 @@ def table_files(out: Path, config: str) -> list[Path]:
 
 
 def read_file(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-    """Rows of one file."""
-    with pq.ParquetFile(path) as file:
+    """Rows of one file.
+
+    Raises:
+      ShardError: it is damaged, or no shard of its table.
+    """
+    with _reading(path), pq.ParquetFile(path) as file:
+        _check_columns(path, file.schema_arrow)
         for batch in file.iter_batches(batch_size=_ROWS_READ, columns=columns):
             yield from batch.to_pylist()
 
 
 def num_rows(path: Path) -> int:
-    """Rows of one file, from its footer."""
-    count: int = pq.read_metadata(path).num_rows
+    """Rows of one file, from its footer.
+
+    Raises:
+      ShardError: it is damaged.
+    """
+    with _reading(path):
+        count: int = pq.read_metadata(path).num_rows
     return count
+
+
+def is_shard(path: Path) -> bool:
+    """Whether a file has the schema and the metadata of its table, as `write_shard` gives them."""
+    try:
+        schema = pq.read_schema(path)
+    except (pa.ArrowException, OSError):
+        return False
+    wanted = file_schema(CONFIGS[path.parent.name])
+    return bool(schema.equals(wanted) and schema.metadata == wanted.metadata)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise _unreadable(path, " ".join(str(error).split())[:200]) from error
+
+
+def _check_columns(path: Path, schema: pa.Schema) -> None:
+    record = CONFIGS.get(path.parent.name)
+    if record and not schema.equals(arrow_schema(record)):
+        strange = sorted({*schema.names} ^ {*arrow_schema(record).names}) or ["of another type"]
+        raise _unreadable(path, f"its columns are not those of {path.parent.name} ({', '.join(strange)[:200]})")
+
+
+def _unreadable(path: Path, why: str) -> ShardError:
+    return ShardError(
+        f"{path} cannot be read: {why}; take it away and give the command of its run again, which writes it anew"
+    )
 
 
 def file_digest(path: Path) -> str:

@@ -4,15 +4,15 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 from rich.tree import Tree as RichTree
 
 from mcts.estimates import interval
-from pipelines.display import funnel
+from pipelines.display import funnel, say
 from pipelines.manifest import read_books
 from pipelines.output import OutputError, require_complete
 from pipelines.shards import read_rows
-from schemas import Node, PathPair, Tree, Verified
+from schemas import Node, PathPair, Tree, Verified, visible
 from schemas.arrow import from_row
 
 
@@ -55,19 +55,20 @@ def _furthest(path: Path) -> Verified | None:
 
 def _print_critique(console: Console, item: Verified) -> None:
     critique = item.critique
-    console.print(f"\n[bold]A critique, {item.decision}[/bold] (by {escape(critique.agent)}, view {critique.view})")
-    console.print(escape(critique.text), soft_wrap=True)
+    heading = Text(f"\nA critique, {item.decision}", "bold")
+    console.print(heading.append(visible(f" (by {critique.agent}, view {critique.view})"), "not bold"))
+    say(console, critique.text)
     located = "no error" if item.first_error is None else f"step {item.first_error + 1}"
-    console.print(f"rollouts locate: {located}; the critique names: {_named(critique.first_wrong_step)}")
+    say(console, f"rollouts locate: {located}; the critique names: {_named(critique.first_wrong_step)}")
     for name, estimate in (
         ("with it", item.with_critique),
         ("with a placebo", item.with_placebo),
         ("without", item.without_critique),
     ):
         if estimate:
-            console.print(f"second solutions right {name}: {estimate.correct} of {estimate.scored}")
+            say(console, f"second solutions right {name}: {estimate.correct} of {estimate.scored}")
     if item.reasons:
-        console.print(f"rejected because: {', '.join(item.reasons)}")
+        say(console, f"rejected because: {', '.join(item.reasons)}")
 
 
 def _named(step: int | None) -> str:
@@ -85,7 +86,8 @@ def _find_tree(path: Path, wanted: str) -> Tree | None:
 
 def draw_tree(tree: Tree, pair: PathPair | None) -> RichTree:
     """The tree as text: each step with its direct rollouts, the wrong turn marked where it was located."""
-    picture = RichTree(f"\n[bold]{escape(tree.problem.question.strip())}[/bold]  {_rate(tree.nodes[0])}")
+    question = Text("\n").append(visible(tree.problem.question.strip()), "bold")
+    picture = RichTree(question.append("  ").append_text(_rate(tree.nodes[0])))
     turn = pair.node_ids[pair.first_error] if pair else -1
     right = set(pair.prefix_nodes + pair.right.nodes) if pair else set()
     branches = {0: picture}
@@ -95,18 +97,19 @@ def draw_tree(tree: Tree, pair: PathPair | None) -> RichTree:
     return picture
 
 
-def _label(node: Node, *, is_turn: bool, is_right: bool) -> str:
-    text = escape(" ".join(node.step.split()))
-    mark = {"correct": " [green]right[/green]", "incorrect": " [red]wrong[/red]"}.get(node.outcome or "", "")
+def _label(node: Node, *, is_turn: bool, is_right: bool) -> Text:
+    text = visible(" ".join(node.step.split()))
+    label = Text()  # Without a style of its own, which what follows would take on.
+    label.append(f"{text}  <- the wrong turn" if is_turn else text, "bold red" if is_turn else "green" * is_right)
+    label.append(" ").append_text(_rate(node))
+    mark, style = {"correct": (" right", "green"), "incorrect": (" wrong", "red")}.get(node.outcome or "", ("", ""))
     if node.outcome == "unscored":
-        mark = f" [yellow]unscored: {escape(node.unscored_reason or '')}[/yellow]"
-    if is_turn:
-        return f"[bold red]{text}  <- the wrong turn[/bold red] {_rate(node)}{mark}"
-    return (f"[green]{text}[/green]" if is_right else text) + f" {_rate(node)}{mark}"
+        mark, style = f" unscored: {visible(node.unscored_reason or '')}", "yellow"
+    return label.append(mark, style)
 
 
-def _rate(node: Node) -> str:
+def _rate(node: Node) -> Text:
     if not node.direct.scored:
-        return ""
+        return Text()
     low, high = interval(node.direct, 0.9)
-    return f"[dim]{node.direct.correct}/{node.direct.scored} ({low:.2f}-{high:.2f})[/dim]"
+    return Text(f"{node.direct.correct}/{node.direct.scored} ({low:.2f}-{high:.2f})", "dim")

@@ -17,9 +17,9 @@ from annotators.verification import (
     text_reasons,
     verdict_agrees,
 )
-from mcts.answers import Check
+from mcts.answers import Check, is_cut_off, unscored
 from mcts.estimates import p_greater
-from pipelines.engines.base import EngineError, Request
+from pipelines.engines.base import EngineError, Request, Sample
 from pipelines.meter import METER
 from pipelines.settings import ActorSettings
 from pipelines.stage import FAILED, REJECTED, CallModels, failure
@@ -29,8 +29,10 @@ from schemas import (
     Empanelled,
     Estimate,
     Examined,
+    Outcome,
     Path,
     PathPair,
+    Problem,
     Record,
     Rejection,
     Stage,
@@ -52,11 +54,10 @@ class _Arm(Record):
     def estimate(self) -> Estimate:
         return Estimate.of([check.outcome for check in self.checks])
 
-    @property
-    def first_right(self) -> tuple[str, str]:
-        """Text and answer of the first right one; empty where there was none."""
+    def first(self, outcome: Outcome) -> tuple[str, str]:
+        """Text and answer of the first one with this outcome; empty where there was none."""
         pairs = zip(self.texts, self.checks, strict=True)
-        return next(((text, check.answer or "") for text, check in pairs if check.outcome == "correct"), ("", ""))
+        return next(((text, check.answer or "") for text, check in pairs if check.outcome == outcome), ("", ""))
 
 
 class _Measured(Record):
@@ -142,10 +143,18 @@ class VerifyCritiques(beam.PTransform):
             first_sample=len(arm.texts),
             sampling=self.actor.sampling(refining=True),
             seed=self.seed,
+            pinned=True,
+            images=path.problem.images,
         )
         samples = await worker.model.sample(STAGE, request)
-        checks = await asyncio.gather(*(worker.checkers.check(sample.text, path.problem) for sample in samples))
+        checks = await asyncio.gather(*(_check(worker, sample, path.problem) for sample in samples))
         return _Arm(texts=(*arm.texts, *(sample.text for sample in samples)), checks=(*arm.checks, *checks))
+
+
+async def _check(worker: Worker, sample: Sample, problem: Problem) -> Check:
+    if sample.finish == "length" and is_cut_off(sample.text, problem.domain):
+        return unscored("cut_off")
+    return await worker.checkers.check(sample.text, problem)
 
 
 def _spread(critiques: Sequence[Critique]) -> list[Critique]:
@@ -155,7 +164,8 @@ def _spread(critiques: Sequence[Critique]) -> list[Critique]:
 
 def _verified(critique: Critique, path: Path, failed: tuple[str, ...], measured: _Measured | None) -> Verified:
     unhelpful = measured.reasons if measured else () if failed else ("not_measured",)
-    help_, (refinement, answer) = (measured.help, measured.arm.first_right) if measured else (None, ("", ""))
+    help_, arm = (measured.help, measured.arm) if measured else (None, _Arm())
+    refinement, answer = arm.first("correct")
     reasons = (*failed, *unhelpful)
     return Verified(
         id=digest("verified", critique.id),
@@ -173,6 +183,7 @@ def _verified(critique: Critique, path: Path, failed: tuple[str, ...], measured:
         p_without=help_.p_without if help_ else None,
         refinement=refinement,
         refinement_answer=answer,
+        wrong_refinement=arm.first("incorrect")[0],
         decision="rejected" if reasons else "kept",
         reasons=reasons,
     )

@@ -6,7 +6,6 @@ import contextlib
 import gc
 import threading
 from collections.abc import Coroutine, Iterator
-from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -28,13 +27,15 @@ class WorkerSpec(Record):
     endpoints: tuple[tuple[str, Endpoint], ...]
     """The run's models by name; the actor's is called "" and stands first."""
     journal: str
-    """Path of the journal file."""
+    """Path of the journal's file, or URL of its server."""
     checker_processes: int
     checker_cpu_secs: float
     max_in_flight: int
     """Elements that one stage has in hand at once."""
     budget: BudgetSettings = BudgetSettings()
     """What this worker may spend."""
+    journal_patience_secs: float = 60.0
+    """How long the journal's server may be away."""
 
 
 class Worker:
@@ -42,7 +43,7 @@ class Worker:
 
     def __init__(self, spec: WorkerSpec) -> None:
         self.checkers = CheckerPool(num_workers=spec.checker_processes, cpu_seconds=spec.checker_cpu_secs)
-        self.journal = Journal(Path(spec.journal))
+        self.journal = Journal(spec.journal, patience_secs=spec.journal_patience_secs)
         self.accounts = Accounts(spec.budget)
         self._models = {
             name: JournaledEngine(connect(endpoint), self.journal, METER.pay, self.accounts.of(name))

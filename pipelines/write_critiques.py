@@ -87,6 +87,7 @@ class WriteCritiques(beam.PTransform):
             sampling=self._sampling(agent),
             json_schema=critique_schema(path.steps, agent.form),
             seed=self.seed,
+            images=path.problem.images,
         )
         (sample,) = await worker.model_of(agent.engine).sample(STAGE, request)
         if sample.error:

@@ -14,12 +14,23 @@ from schemas.critique import (
     Verified,
     View,
 )
-from schemas.exports import CritiqueDpoRow, Message, Origin, PrmRow, RefineRow, RlRow, SftRow, StepDpoRow
+from schemas.exports import (
+    CritiqueDpoRow,
+    Message,
+    Origin,
+    PrmRow,
+    RefineChatRow,
+    RefineRow,
+    RlRow,
+    SftRow,
+    StepDpoRow,
+)
 from schemas.ledger import Failure, Rejection, Stage
 from schemas.path import Branch, Path, PathAlone, PathPair
-from schemas.problem import Image, Problem
-from schemas.prompt import Template
+from schemas.problem import Image, Problem, media_type_of
+from schemas.prompt import Sections, Template
 from schemas.tree import Node, Tree
+from schemas.untrusted import as_text, as_written, readable, visible
 
 __all__ = [
     "AgentVote",
@@ -45,9 +56,11 @@ __all__ = [
     "Problem",
     "Provenance",
     "Record",
+    "RefineChatRow",
     "RefineRow",
     "Rejection",
     "RlRow",
+    "Sections",
     "SftRow",
     "Stage",
     "StepDpoRow",
@@ -57,6 +70,11 @@ __all__ = [
     "Verdict",
     "Verified",
     "View",
+    "as_text",
+    "as_written",
     "digest",
+    "media_type_of",
+    "readable",
     "uniform",
+    "visible",
 ]

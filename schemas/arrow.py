@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from schemas.base import Record
 from schemas.critique import Critique, Panel, Verified
-from schemas.exports import CritiqueDpoRow, PrmRow, RefineRow, RlRow, SftRow, StepDpoRow
+from schemas.exports import CritiqueDpoRow, PrmRow, RefineChatRow, RefineRow, RlRow, SftRow, StepDpoRow
 from schemas.ledger import Failure, Rejection
 from schemas.path import PathAlone, PathPair
 from schemas.tree import Tree
@@ -23,6 +23,7 @@ CONFIGS: dict[str, type[Record]] = {
     "step_dpo": StepDpoRow,
     "prm": PrmRow,
     "refine": RefineRow,
+    "refine_chat": RefineChatRow,
     "rl": RlRow,
     "trees": Tree,
     "pairs": PathPair,

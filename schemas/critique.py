@@ -127,6 +127,8 @@ class Verified(Record):
     decision: Literal["kept", "rejected"]
     reasons: tuple[str, ...]
     """Names of the tests that failed; empty when kept."""
+    wrong_refinement: str = ""
+    """A wrong second solution written with this critique; empty where there was none."""
 
 
 class Criticised(Record):

@@ -31,10 +31,15 @@ class Origin(Record):
 
 
 class SftRow(Record):
-    """A verified critique to imitate."""
+    """A verified critique to imitate. No row has a system turn: some chat templates refuse one."""
 
     id: str
+    prompt: tuple[Message, ...]
+    """The user's turn: problem and solution."""
+    completion: tuple[Message, ...]
+    """The critique. TRL takes the loss on it alone, and not on the solution that is criticised."""
     messages: tuple[Message, ...]
+    """`prompt` and `completion` as one conversation."""
     label: Literal["correct", "incorrect"]
     first_error: int | None
     """Located first wrong step, from 0."""
@@ -52,6 +57,9 @@ class CritiqueDpoRow(Record):
     prompt: tuple[Message, ...]
     chosen: tuple[Message, ...]
     rejected: tuple[Message, ...]
+    chosen_message: Message
+    """The one turn of `chosen`: LLaMA-Factory wants it bare."""
+    rejected_message: Message
     chosen_estimate: Estimate
     rejected_estimate: Estimate
     margin: float
@@ -62,12 +70,23 @@ class CritiqueDpoRow(Record):
 
 
 class StepDpoRow(Record):
-    """The right branch against the wrong one from the same prefix."""
+    """The right solution against the wrong one, which begin with the same steps.
+
+    Both answers are whole: a chat template closes every turn, so that steps in the prompt would stand in a turn of
+    their own. The shared steps' log probabilities are in both answers and cancel in DPO's loss, which is that of the
+    branches.
+    """
 
     id: str
     prompt: tuple[Message, ...]
+    """The user's turn: the problem."""
     chosen: tuple[Message, ...]
     rejected: tuple[Message, ...]
+    chosen_message: Message
+    """The one turn of `chosen`: LLaMA-Factory wants it bare."""
+    rejected_message: Message
+    prefix: str
+    """What both answers begin with: the steps before they part, as they were written; may be empty."""
     chosen_estimate: Estimate
     rejected_estimate: Estimate
     p_value: float
@@ -91,7 +110,11 @@ class PrmRow(Record):
 
 
 class RefineRow(Record):
-    """A first solution, a verified critique, and a second solution written with it."""
+    """A first solution, a critique of it, and a second solution that the actor wrote with both.
+
+    A critique whose help was measured has at most two rows, one for each outcome of the second solution. One that gives
+    the answer away has none.
+    """
 
     id: str
     problem: str
@@ -100,16 +123,46 @@ class RefineRow(Record):
     second_answer: str
     first_outcome: Outcome
     second_outcome: Outcome
+    decision: Literal["kept", "rejected"]
+    """Whether the critique passed all tests. For critique-conditioned refinement take `kept` with a right second
+    solution; feedback models learn from all."""
+    reasons: tuple[str, ...]
+    """Names of the tests that the critique failed; empty when kept."""
+    with_critique: Estimate
+    """Second solutions with this critique: how often one has this row's outcome."""
+    without_critique: Estimate
+    origin: Origin
+
+
+class RefineChatRow(Record):
+    """Attempt, critique and second attempt as turns of one conversation; only kept critiques and right second attempts.
+
+    Written with `export.refine_turns`.
+    """
+
+    id: str
+    prompt: tuple[Message, ...]
+    """Problem (user), first attempt (assistant), critique (user)."""
+    completion: tuple[Message, ...]
+    """The second attempt. TRL takes the loss on it alone, and not on the first, which may be wrong."""
+    messages: tuple[Message, ...]
+    """All four turns."""
+    first_outcome: Outcome
+    second_outcome: Outcome
     origin: Origin
 
 
 class RlRow(Record):
-    """A solution to criticise with its verifiable label and location."""
+    """A solution to criticise with its label and location, which `annotators.rewards` compares critiques with."""
 
     id: str
+    prompt: tuple[Message, ...]
+    """The user's turn: problem and solution, as in `sft`."""
     problem: str
     solution: str
     label: Literal["correct", "incorrect"]
     first_error: int | None
+    """Located first wrong step, from 0; None for a right solution."""
     posterior: tuple[float, ...]
+    """For each step the probability that it is the first wrong one; empty for a right solution."""
     origin: Origin

@@ -2,11 +2,21 @@
 
 from schemas.base import Record
 
+_MAGIC = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
+
+
+def media_type_of(data: bytes) -> str | None:
+    """What a file's first bytes say that it is: PNG, JPEG, GIF or WebP, the types that models are sent; else None."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "image/webp"
+    return next((media_type for magic, media_type in _MAGIC.items() if data.startswith(magic)), None)
+
 
 class Image(Record):
-    """A picture that belongs to a problem."""
+    """A picture that belongs to a problem, and is shown to everybody who is shown the problem."""
 
     bytes: bytes
+    """The file as it was, undecoded."""
     media_type: str
     """For example `image/png`."""
 

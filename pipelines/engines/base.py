@@ -5,7 +5,11 @@ Knows no HTTP, no server and no prompt.
 
 from typing import Any, Literal, Protocol
 
-from schemas import Record, digest
+from pipelines.engines.pictures import picture_digest
+from schemas import Image, Record, digest
+
+JSON_WORDING = 2
+"""How replies are held to a JSON Schema; part of their journal keys, raised with every change that changes replies."""
 
 
 class Sampling(Record):
@@ -32,6 +36,23 @@ class Request(Record):
     """JSON Schema of the output as canonical JSON; empty for free text."""
     seed: int = 0
     """The run's seed."""
+    pinned: bool = False
+    """Whether more will be asked about this prompt: all of it then goes to one replica, which has the prompt in its
+    prefix cache. What is asked once goes to the replica with the least to do."""
+    logprobs: bool = False
+    """Whether to ask for the log probabilities of the tokens; only of engines that promise them."""
+    images: tuple[Image, ...] = ()
+    """Shown before the prompt, in this order; only to engines that see images."""
+
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """Digests of the images' files."""
+        return tuple(map(picture_digest, self.images))
+
+    @property
+    def subject(self) -> str:
+        """What stays the same while an answer grows, and what a server's prefix cache therefore has."""
+        return "\n".join((self.prompt, *self.pictures))
 
     @property
     def indices(self) -> range:
@@ -44,7 +65,10 @@ class Request(Record):
         `digest/index`: the request is hashed once, and its samples lie side by side in the journal, which makes a
         row less than half as dear as one at a random place.
         """
-        name = digest("sample", identity, self.prompt, self.prefix, self.sampling, self.json_schema, self.seed)
+        schema = f"{JSON_WORDING}:{self.json_schema}" if self.json_schema else ""
+        # What is off is no part of the key, so that what was asked before there was a choice is found again.
+        more = (("logprobs",) if self.logprobs else ()) + self._shown
+        name = digest("sample", identity, self.prompt, self.prefix, self.sampling, schema, self.seed, *more)
         return [f"{name}/{index}" for index in self.indices]
 
     def sample_seed(self, index: int) -> int:
@@ -53,11 +77,16 @@ class Request(Record):
         Servers give choice j of a request with seed s the seed s + j, so a sample has the same seed whether it
         is asked for alone or with its neighbours.
         """
-        base = int(digest("seed", self.seed, self.prompt, self.prefix, self.sampling, self.json_schema)[:8], 16)
-        return (base + index) % 2**31
+        asked = (self.seed, self.prompt, self.prefix, self.sampling, self.json_schema)
+        return (int(digest("seed", *asked, *self._shown)[:8], 16) + index) % 2**31
+
+    @property
+    def _shown(self) -> tuple[Any, ...]:
+        """The images' part of a key: nothing where there are none, as in keys from before there were images."""
+        return (("images", self.pictures),) if self.images else ()
 
 
-class Sample(Record):
+class Sample(Record, omit_defaults=True):
     """One continuation."""
 
     text: str
@@ -68,6 +97,9 @@ class Sample(Record):
     """Tokens sampled."""
     error: str = ""
     """Why there is no text: this very prompt was refused. Empty for a sample that came."""
+    logprobs: tuple[float, ...] | None = None
+    """Natural log probability of each token that was sampled, those of a stop string may be among them; None where
+    they were not asked for."""
 
 
 class Usage(Record):

@@ -8,6 +8,7 @@ comes back is used again within a second.
 import asyncio
 import hashlib
 import logging
+from collections.abc import Mapping
 
 import aiohttp
 
@@ -55,22 +56,25 @@ class Hosts:
         """Whether none can be reached."""
         return not self._there.is_set()
 
-    def choose(self, prompt: str, strikes: int) -> Host:
-        """Rendezvous hashing by prompt: what shares a prompt, such as a tree's nodes, meets the same prefix cache.
+    def choose(self, prompt: str, strikes: Mapping[str, int], *, pinned: bool) -> Host:
+        """The URL for a request: always the same one for a pinned prompt, else the one with the least to do.
+
+        Pinned ones by rendezvous hashing (Thaler and Ravishankar 1998): what shares a prompt, such as a tree's nodes,
+        meets the same prefix cache, and when a URL goes away only its prompts move.
 
         Args:
           prompt: the request's.
-          strikes: how often a server failed this very request; each moves it on to the next one in its order.
+          strikes: how often each URL failed this very request; it goes where it has failed least.
+          pinned: whether the prompt comes again.
         """
         if len(self._all) == 1:
             return self._all[0]
-        ranked = sorted(
-            self._all,
-            key=lambda host: hashlib.blake2b((host.url + "\n" + prompt).encode()).digest(),
-            reverse=True,
+        there = [host for host in self._all if not host.is_away] or self._all
+        # A server that fails everything at once has little to do: strikes come first.
+        return min(
+            sorted(there, key=lambda host: _weight(host, prompt), reverse=True),
+            key=lambda host: (strikes.get(host.url, 0), 0.0 if pinned else host.limiter.load),
         )
-        there = [host for host in ranked if not host.is_away] or ranked
-        return there[strikes % len(there)]
 
     def lose(self, host: Host, session: aiohttp.ClientSession) -> None:
         """Leaves a URL that could not be reached until it answers again."""
@@ -104,6 +108,10 @@ class Hosts:
             pause = min(2 * pause, _LONGEST_PAUSE_SECS)
         host.scout = None
         self._there.set()
+
+
+def _weight(host: Host, prompt: str) -> bytes:
+    return hashlib.blake2b((host.url + "\n" + prompt).encode()).digest()
 
 
 async def _answers(url: str, session: aiohttp.ClientSession) -> bool:

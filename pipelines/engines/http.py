@@ -2,7 +2,8 @@
 
 import asyncio
 import dataclasses
-import os
+from collections import Counter
+from collections.abc import Mapping
 
 import aiohttp
 import msgspec
@@ -18,8 +19,10 @@ from pipelines.engines.base import (
     Sample,
     Usage,
 )
+from pipelines.engines.characters import whole_characters
 from pipelines.engines.dialects import Dialect, read_reply, word_request
 from pipelines.engines.hosts import Host, Hosts
+from pipelines.engines.keys import Hider, read_key
 from pipelines.engines.settings import Limits
 from pipelines.errors import UserError
 from schemas import digest
@@ -50,8 +53,11 @@ class _Call:
 
     request: Request
     body: bytes
-    strikes: int = 0
-    """Attempts that a server failed, its being overloaded apart."""
+    dialect: Dialect
+    strikes: Counter[str] = dataclasses.field(default_factory=Counter)
+    """Attempts that each URL failed, its being overloaded apart."""
+    url: str = ""
+    """Where it was sent last."""
 
 
 class HttpEngine:
@@ -63,12 +69,13 @@ class HttpEngine:
         self.kind = dialect.kind
         self.model = model
         self.revision = revision
-        self.identity = f"{model}@{revision}/{dialect.style}"
+        self.identity = f"{model}@{revision}/{dialect.manner}"
         self._dialect = dialect
         self._limits = limits
         self._hosts = Hosts(urls, limits)
         self._key_env = key_env
-        self._key = os.environ.get(key_env, "") if key_env else ""
+        self._key = read_key(key_env)
+        self._hider = Hider(self._key)
         self._session: aiohttp.ClientSession | None = None
 
     @property
@@ -83,7 +90,7 @@ class HttpEngine:
           EngineUnavailable, BadReply: still no usable reply after `max_attempts`.
           UserError: the server would refuse every request: wrong key, URL or model.
         """
-        most = self._dialect.max_choices or request.num_samples
+        most = self._dialect.choices_at_once(request)
         if request.num_samples <= most:
             return await self._complete(request)
         end = request.first_sample + request.num_samples
@@ -98,7 +105,8 @@ class HttpEngine:
         )
 
     async def _complete(self, request: Request) -> Reply:
-        call = _Call(request, msgspec.json.encode(word_request(request, self._dialect, self.model)))
+        dialect = self._dialect.putting(request)
+        call = _Call(request, msgspec.json.encode(word_request(request, dialect, self.model)), dialect)
         try:
             return await self._attempt(call)
         except _RETRIED as error:
@@ -107,13 +115,29 @@ class HttpEngine:
 
     async def _attempt(self, call: _Call) -> Reply:
         try:
-            return read_reply(await self._reach(call), call.request, self._dialect)
+            return self._read(await self._reach(call), call)
         except BadReply:
-            call.strikes += 1
+            call.strikes[call.url] += 1
             raise
         except PromptRefused as error:
             refused = Sample(text="", finish="stop", tokens=0, error=str(error))
             return Reply(samples=(refused,) * call.request.num_samples, usage=Usage(requests=1))
+
+    def _read(self, body: bytes, call: _Call) -> Reply:
+        """A reply in which the key is nowhere: its texts end in the journal and in shards, its errors in logs."""
+        try:
+            reply = read_reply(whole_characters(self._hider.body(body)), call.request, call.dialect)
+        except BadReply as error:
+            error.args = (self._hider.message(str(error)),)
+            raise
+        except RecursionError:
+            raise BadReply("expected a completion as JSON, got one of a depth that no completion has") from None
+        # Once more, for JSON spells a character in several ways.
+        samples = tuple(
+            msgspec.structs.replace(sample, text=self._hider.text(sample.text)) if self._key else sample
+            for sample in reply.samples
+        )
+        return msgspec.structs.replace(reply, samples=samples)
 
     async def _retry(self, call: _Call, first: EngineError) -> Reply:
         """Goes on after a first attempt that ended with `first`; most calls never need what is made here."""
@@ -155,37 +179,45 @@ class HttpEngine:
     async def _reach(self, call: _Call) -> bytes:
         """The body of a reply, from the next URL where the one that was chosen cannot be reached."""
         for _ in range(len(self._hosts) - 1):
-            host = self._hosts.choose(call.request.prompt, call.strikes)
+            host = self._host_for(call)
             try:
                 return await self._send(host, call)
             except EngineUnavailable:
                 if not host.is_away or self._hosts.are_away:
                     raise
-        return await self._send(self._hosts.choose(call.request.prompt, call.strikes), call)
+        return await self._send(self._host_for(call), call)
+
+    def _host_for(self, call: _Call) -> Host:
+        return self._hosts.choose(call.request.subject, call.strikes, pinned=call.request.pinned)
 
     async def _send(self, host: Host, call: _Call) -> bytes:
+        call.url = host.url
         async with host.limiter.place():
             if host.is_away and not self._hosts.are_away:  # Lost while this one waited for its place.
                 raise EngineUnavailable(f"{host.url}: cannot be reached")
             session = self._connected()
             try:
-                async with session.post(host.url + self._dialect.path, data=call.body) as response:
+                # Prompts and the key go where the settings say, and nowhere else.
+                url = host.url + call.dialect.path
+                async with session.post(url, data=call.body, allow_redirects=False) as response:
                     content = await response.read()
-                    status, retry_after = response.status, response.headers.get("Retry-After", "")
+                    status, headers = response.status, response.headers
             except (TimeoutError, aiohttp.ClientError, OSError) as error:
                 if isinstance(error, _UNREACHABLE):
                     self._hosts.lose(host, session)
                 else:
-                    call.strikes += 1
-                raise EngineUnavailable(f"{host.url}: {type(error).__name__}: {error}") from error
+                    call.strikes[host.url] += 1
+                said = self._hider.message(f"{type(error).__name__}: {error}")
+                # Without its cause: a traceback would show what that says, and it may hold the key.
+                raise EngineUnavailable(f"{host.url}: {said}") from None
             if status == 200:
                 host.limiter.succeeded()
                 return content
             if status in _OVERLOADED:
                 host.limiter.overloaded()
             else:
-                call.strikes += 1
-            raise self._error(host.url, status, content, retry_after)
+                call.strikes[host.url] += 1
+            raise self._error(host.url, status, content, headers)
 
     def _connected(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -201,18 +233,30 @@ class HttpEngine:
             )
         return self._session
 
-    def _error(self, url: str, status: int, content: bytes, retry_after: str) -> Exception:
-        said = content.decode("utf-8", "replace")
-        if self._key:  # Some services repeat it, and messages end up in shards and logs.
-            said = said.replace(self._key, "***")
-        said = f"{url}: HTTP {status}: {said[:300]}"
+    def _error(self, url: str, status: int, content: bytes, headers: Mapping[str, str]) -> Exception:
+        # Some services repeat the key, and messages end up in shards and logs. Hidden first, then cut.
+        said = f"{url}: HTTP {status}: {self._hider.message(content.decode('utf-8', 'replace'))[:300]}"
         if status in _REFUSALS:
             return PromptRefused(said)
         if status in (401, 403):
-            return UserError(f"{said}; give the right key in the environment variable {self._key_env or '(none)'}")
+            return UserError(f"{said}; {self._key_remedy()}")
         if status == 404:
             return UserError(f"{said}; check engine.url, which is without /v1, and engine.model")
+        if 300 <= status < 400:
+            place = self._hider.message(headers.get("Location", "elsewhere"))[:300]
+            return UserError(f"{said}; it sends requests on to {place}: if that is right, make it engine.url")
         error = EngineUnavailable(said)
+        retry_after = headers.get("Retry-After", "")
         if retry_after.replace(".", "", 1).isdecimal():
             error.retry_after = float(retry_after)
         return error
+
+    def _key_remedy(self) -> str:
+        if not self._key_env:
+            return "no key was sent, for this engine's settings name no environment variable with one"
+        if not self._key:
+            return (
+                f"no key was sent, for the environment variable {self._key_env} (api_key_env) is not set; export it, "
+                "or name another one"
+            )
+        return f"give the right key in the environment variable {self._key_env}"

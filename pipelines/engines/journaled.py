@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import re
 from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
@@ -9,20 +10,38 @@ import msgspec
 from pipelines.budget import Account, Accounts, BudgetSettings
 from pipelines.engines.base import Engine, Request, Sample, Usage
 from pipelines.journal import Journal
+from pipelines.meter import METER
+from schemas import as_text, as_written, readable
+
+_Samples = dict[str, Sample]
+_Asking = asyncio.Task[_Samples]
 
 Observer = Callable[[str, Usage, int], None]
 """Told of (stage, what was just paid, samples that came from the journal)."""
 
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_CHARS_PER_TOKEN = 32
+"""Mean length of a sample's tokens that none exceeds whose server keeps to `max_tokens`: single tokens of white space
+are longer, words have about four characters."""
+_SHORT_CHARS = 10_000
+"""Samples up to this length are never cut."""
+
+
 class JournaledEngine:
-    """An engine with a memory. One a worker and model, used from one event loop."""
+    """An engine with a memory. One a worker and model, used from one event loop.
+
+    Here is the border between what a model writes and what a run makes of it: no special token reaches the model as a
+    token through the prefix, and no text comes back that a record, a prompt or a checker cannot bear (`admitted`).
+    """
 
     def __init__(self, engine: Engine, journal: Journal, observe: Observer, account: Account | None = None) -> None:
         self.engine = engine
         self._account = account or Accounts(BudgetSettings()).of("")
         self._journal = journal
         self._observe = observe
-        self._running: dict[str, asyncio.Task[dict[str, Sample]]] = {}
+        self._running: dict[str, _Asking] = {}
+        self._looking: dict[str, asyncio.Event] = {}
 
     async def sample(self, stage: str, request: Request) -> tuple[Sample, ...]:
         """The request's samples, from the journal where they are there.
@@ -35,25 +54,47 @@ class JournaledEngine:
           EngineError: a missing sample cannot be had.
           BudgetReached: nothing more may be asked; what is in flight goes on.
         """
-        indices, keys = request.indices, request.keys(self.engine.identity)
-        known = self._journal.get([key for key in keys if key not in self._running])
+        request = msgspec.structs.replace(request, prefix=as_text(request.prefix))
+        keys = request.keys(self.engine.identity)
+        # A journal on a server takes its time, in which nobody else may look up or ask for the same.
+        name = keys[0].partition("/")[0] if keys else ""
+        while name in self._looking:
+            await self._looking[name].wait()
+        self._looking[name] = asyncio.Event()
+        try:
+            known, running = await self._look_up(stage, request, keys)
+        finally:
+            self._looking.pop(name).set()
+        for task in dict.fromkeys(running[key] for key in keys if key not in known):
+            known |= await asyncio.shield(task)
+        samples = tuple(admitted(known[key], request) for key in keys)
+        changed = sum(sample is not known[key] for sample, key in zip(samples, keys, strict=True))
+        if changed:
+            METER.count(stage, CHANGED, changed)
+        return samples
+
+    async def _look_up(self, stage: str, request: Request, keys: Sequence[str]) -> tuple[_Samples, dict[str, _Asking]]:
+        """The samples that are known, and who is asking for the others; asks for what nobody does."""
+        indices = request.indices
+        # The tasks are held on to: one that ends meanwhile is in neither the journal's answer nor `_running`.
+        running = {key: self._running[key] for key in keys if key in self._running}
+        known = await self._journal.get([key for key in keys if key not in running])
         if known:
             self._observe(stage, Usage(), len(known))
             self._account.replayed(request, list(known.values()))
-        missing = [i for i, key in zip(indices, keys, strict=True) if key not in known and key not in self._running]
+        missing = [i for i, key in zip(indices, keys, strict=True) if key not in known and key not in running]
         for run in _consecutive(missing):
-            self._ask(stage, request, run, keys[run.start - indices.start : run.stop - indices.start])
-        # No await so far: nobody else can have asked for the same meanwhile.
-        for task in dict.fromkeys(self._running[key] for key in keys if key not in known):
-            known |= await asyncio.shield(task)
-        return tuple(known[key] for key in keys)
+            part = keys[run.start - indices.start : run.stop - indices.start]
+            running |= dict.fromkeys(part, self._ask(stage, request, run, part))
+        return known, running
 
-    def _ask(self, stage: str, request: Request, run: range, keys: Sequence[str]) -> None:
+    def _ask(self, stage: str, request: Request, run: range, keys: Sequence[str]) -> _Asking:
         self._account.admit()
         part = msgspec.structs.replace(request, num_samples=len(run), first_sample=run.start)
         task = asyncio.create_task(self._answer(stage, part, keys))
         task.add_done_callback(functools.partial(self._forget, keys))
         self._running |= dict.fromkeys(keys, task)
+        return task
 
     async def _answer(self, stage: str, request: Request, keys: Sequence[str]) -> dict[str, Sample]:
         usage = None
@@ -63,11 +104,13 @@ class JournaledEngine:
         finally:
             self._account.back(request, usage)
         samples = dict(zip(keys, reply.samples, strict=True))
+        # Remembered as it came, save what cannot be written down: halves of surrogate pairs.
+        samples = {key: _encodable(sample) for key, sample in samples.items()}
         # A refused prompt is no answer: it is asked again next time.
         answered = {key: sample for key, sample in samples.items() if not sample.error}
-        await self._journal.put(stage, answered, reply.usage)
+        kept = await self._journal.put(stage, answered, reply.usage)
         self._observe(stage, reply.usage, 0)
-        return samples
+        return samples | kept
 
     async def settle(self) -> None:
         """Returns when nothing is in flight any more: every answer is in the journal, every error forgotten."""
@@ -80,6 +123,31 @@ class JournaledEngine:
             del self._running[key]
         if not task.cancelled():
             task.exception()  # Nobody may be waiting for it any more: marks it as seen.
+
+
+CHANGED = "samples changed"
+"""What the meter counts under each stage: samples that `admitted` gave back otherwise than they came."""
+
+
+def admitted(sample: Sample, request: Request) -> Sample:
+    """A sample as a run may use it; the very same one where there is nothing to change.
+
+    Control characters become U+FFFD, the spelling that `as_text` gives special tokens is taken back, and a text that is
+    longer than its tokens could be is cut like one that ran out of them. A function of the sample and its request: what
+    comes from the journal is treated as on the first day.
+    """
+    text = as_written(readable(sample.text))
+    most = max(_SHORT_CHARS, _CHARS_PER_TOKEN * request.sampling.max_tokens)
+    if len(text) > most:
+        return msgspec.structs.replace(sample, text=text[:most], finish="length")
+    return sample if text == sample.text else msgspec.structs.replace(sample, text=text)
+
+
+def _encodable(sample: Sample) -> Sample:
+    if not _SURROGATE.search(sample.text + sample.error):
+        return sample
+    text, error = (_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", part) for part in (sample.text, sample.error))
+    return msgspec.structs.replace(sample, text=text, error=error)
 
 
 def _consecutive(indices: Iterable[int]) -> list[range]:

@@ -30,6 +30,11 @@ class Limiter:
         """Places in use."""
         return self._taken
 
+    @property
+    def load(self) -> float:
+        """Places taken and wished for, as a share of those there are now."""
+        return (self._taken + len(self._waiting)) / self.allowed
+
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
         """Holds one place; first come, first served."""

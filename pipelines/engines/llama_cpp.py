@@ -4,12 +4,21 @@ import hashlib
 import importlib.metadata
 import os
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
+import msgspec
+
+from pipelines.engines.chat_templates import ChatTemplate
 from pipelines.engines.settings import LlamaCpp
 from pipelines.errors import UserError
+
+T = TypeVar("T")
+
+_PROPS_TIMEOUT_SECS = 30.0
 
 
 class ModelMissing(UserError):
@@ -89,3 +98,42 @@ def serving(settings: LlamaCpp) -> Iterator[str]:
         yield server.listening_address
     finally:
         del server
+
+
+class _Props(msgspec.Struct):
+    chat_template: str = ""
+    bos_token: str = ""
+    eos_token: str = ""
+
+
+class _Tokens(msgspec.Struct):
+    tokens: list[int]
+
+
+def read_chat_template(url: str) -> ChatTemplate:
+    """The chat template of the model behind a llama.cpp server, as the server itself knows it.
+
+    Raises:
+      UserError: it cannot be had; names the remedy.
+    """
+    try:
+        props = _ask(url + "/props", None, _Props)
+        # What begins every text: the bos token, or nothing.
+        first = _ask(url + "/tokenize", {"content": "", "add_special": True}, _Tokens)
+    except (OSError, ValueError, msgspec.MsgspecError) as error:
+        raise UserError(f"{url} does not tell its chat template: {error}; set engine.style=raw") from error
+    if not props.chat_template:
+        raise UserError(f"the model behind {url} has no chat template; set engine.style=raw")
+    return ChatTemplate(
+        source=props.chat_template,
+        bos_token=props.bos_token,
+        eos_token=props.eos_token,
+        adds_bos=bool(first.tokens),
+    )
+
+
+def _ask(url: str, body: object, kind: type[T]) -> T:
+    data = None if body is None else msgspec.json.encode(body)
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=_PROPS_TIMEOUT_SECS) as response:
+        return msgspec.json.decode(response.read(), type=kind)

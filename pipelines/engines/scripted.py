@@ -1,6 +1,7 @@
 """An engine that replies by rule, in process. Shipped: tests and documentation run on it."""
 
 import importlib
+import itertools
 import random
 import re
 from collections.abc import Callable, Mapping
@@ -25,14 +26,17 @@ class ScriptedEngine:
         self._rule = rule
 
     async def complete(self, request: Request) -> Reply:
-        """See `Engine.complete`. Texts are cut at the request's stop strings; a token is a word."""
+        """See `Engine.complete`. Texts are cut at stop strings and after `max_tokens`; a token is a word.
+
+        Raises:
+          UserError: log probabilities are asked for.
+        """
+        if request.logprobs:
+            raise UserError("an engine of kind 'scripted' gives no log probabilities; take engine=llama_cpp")
         self.history.append(request)
         indices = range(request.first_sample, request.first_sample + request.num_samples)
         texts = (self._rule(request.prompt, request.prefix, request.sample_seed(i)) for i in indices)
-        samples = tuple(
-            Sample(text=text, finish="stop", tokens=len(text.split()))
-            for text in (_stopped(text, request.sampling.stop) for text in texts)
-        )
+        samples = tuple(_sample(_stopped(text, request.sampling.stop), request.sampling.max_tokens) for text in texts)
         tokens = sum(sample.tokens for sample in samples)
         return Reply(samples=samples, usage=Usage(requests=1, samples=len(samples), completion_tokens=tokens))
 
@@ -43,6 +47,13 @@ class ScriptedEngine:
 def _stopped(text: str, stops: tuple[str, ...]) -> str:
     ends = [text.find(stop) for stop in stops if stop in text]
     return text[: min(ends)] if ends else text
+
+
+def _sample(text: str, max_tokens: int) -> Sample:
+    words = list(itertools.islice(re.finditer(r"\S+", text), max_tokens + 1))
+    if len(words) > max_tokens:
+        return Sample(text=text[: words[-1].start()].rstrip(), finish="length", tokens=max_tokens)
+    return Sample(text=text, finish="stop", tokens=len(words))
 
 
 def load_rule(name: str) -> Rule:

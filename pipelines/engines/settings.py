@@ -1,7 +1,9 @@
 """Which model answers, and how it is reached. `conf/engine/` holds one file for each kind."""
 
-from typing import Literal
+import msgspec
 
+from pipelines.engines.keys import check_url, check_variable
+from pipelines.engines.promises import Style
 from pipelines.engines.simulated.settings import SimulatedSettings
 from schemas import Record
 
@@ -42,6 +44,8 @@ class LlamaCpp(Record, tag_field="kind", tag="llama_cpp"):
     """Sequences decoded together."""
     context_tokens: int = 1536
     """Context of one sequence."""
+    style: Style = "raw"
+    """How prompts are put to it: `raw`, `chat`, or `templated` with the model's own chat template."""
     limits: Limits = Limits(max_in_flight=6)
 
     @property
@@ -56,23 +60,30 @@ class Server(Record, tag_field="kind", tag="openai"):
     url: str
     """Base URL without `/v1`; several are separated by commas."""
     model: str
-    style: Literal["chat", "raw"] = "chat"
-    """`chat`: one user turn, the prefix as a begun assistant turn; `raw`: plain text on /v1/completions."""
+    style: Style = "chat"
+    """`chat`: one user turn, the prefix as a begun assistant turn; `raw`: plain text on /v1/completions; `templated`: a
+    user turn in the model's chat template, filled in here and sent like `raw`."""
+    chat_template: str = ""
+    """Folder of the model, whose chat template `templated` takes; empty takes `model`, where that is a folder."""
     api_key_env: str = "OPENAI_API_KEY"
-    """Environment variable that holds the key; unset sends none."""
+    """Name of the environment variable that holds the key; unset sends none."""
     revision: str = ""
     """Revision of the model, kept as provenance and part of every journal key."""
+    images: bool = False
+    """Whether the model sees images: problems with images are refused otherwise. Needs style=chat."""
     limits: Limits = Limits()
 
     def __post_init__(self) -> None:
         for url in self.urls:
-            if not url.startswith(("http://", "https://")):
-                raise ValueError(f"url must start with http:// or https://, got {url!r}")
-        if type(self) is Server and self.style == "raw":
+            check_url(url)
+        check_variable(self.api_key_env)
+        if type(self) is Server and self.style != "chat":
             raise ValueError(
-                "style=raw cannot hold critics to JSON at a server of unknown kind; set engine.style=chat, "
+                f"style={self.style} cannot hold critics to JSON at a server of unknown kind; set engine.style=chat, "
                 "or say which kind it is with engine=vllm or engine=sglang"
             )
+        if self.images and self.style != "chat":
+            raise ValueError(f"images=true needs style=chat: plain text, as with style={self.style}, holds no images")
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -85,12 +96,74 @@ class Server(Record, tag_field="kind", tag="openai"):
         return self.model
 
 
-class Vllm(Server, tag_field="kind", tag="vllm"):
-    """A vLLM server at `url`."""
+class Managed(Server, kw_only=True, tag_field="kind", tag="managed"):
+    """A server at `url`, or where there is none one that the run starts on this machine and stops again."""
+
+    url: str = ""
+    """Of one that runs already. Empty starts one; what follows is about that one."""
+    python: str = ""
+    """Interpreter of the environment that the server is installed in; empty takes this one."""
+    program: tuple[str, ...] = ()
+    """What that interpreter is given to run; empty takes the server's own module."""
+    served_name: str = ""
+    """Name that the model is asked by and answers are journaled under; empty takes the last part of `model`."""
+    port: int = 0
+    """On loopback; 0 takes a free one."""
+    context_tokens: int = 0
+    """Prompt and answer together; 0 takes the model's own."""
+    tensor_parallel: int = 1
+    """GPUs that share the model."""
+    memory_share: float = 0.0
+    """Share of a GPU's memory for model and cache, above 0 and below 1; 0 leaves that to the server."""
+    extra_args: tuple[str | int | float, ...] = ()
+    """Further words of the command line, such as `[--max-num-seqs,64]`; they count as part of what shapes the data."""
+    env: dict[str, str | int | float] = msgspec.field(default_factory=dict)
+    """Environment variables that the server gets besides this process's. They are written down: no keys."""
+    start_timeout_secs: float = 900.0
+    """Until the server says that it is well."""
+    stop_timeout_secs: float = 20.0
+    """From being asked to stop to being killed."""
+    max_restarts: int = 3
+    """Times that a server which dies in mid-run is started again."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.port < 65536:
+            raise ValueError(f"port must lie in 0..65535, got {self.port}")
+        if not 0 <= self.memory_share < 1:
+            raise ValueError(f"memory_share must be 0 or lie between 0 and 1, got {self.memory_share}")
+        least = {"context_tokens": 0, "tensor_parallel": 1, "max_restarts": 0}
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                raise ValueError(f"{name} must be at least {bound}, got {getattr(self, name)}")
+        for name in ("start_timeout_secs", "stop_timeout_secs"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        if self.url and (idle := [name for name, default in _LAUNCH.items() if getattr(self, name) != default]):
+            raise ValueError(
+                f"{idle[0]} is for a server that is started here, and url names one that runs already; give one of them"
+            )
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The base URLs; none where a server is to be started."""
+        return super().urls if self.url else ()
 
 
-class Sglang(Server, tag_field="kind", tag="sglang"):
-    """An SGLang server at `url`."""
+_LAUNCH = {
+    field.name: field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+    for field in msgspec.structs.fields(Managed)
+    if field.name not in Server.__struct_fields__
+}
+"""Settings of servers that are started here, with their defaults."""
+
+
+class Vllm(Managed, tag_field="kind", tag="vllm"):
+    """A vLLM server."""
+
+
+class Sglang(Managed, tag_field="kind", tag="sglang"):
+    """An SGLang server."""
 
 
 class Scripted(Record, tag_field="kind", tag="scripted"):
@@ -118,6 +191,18 @@ class Simulated(Record, tag_field="kind", tag="simulated"):
     def label(self) -> str:
         """The model, for people."""
         return "the simulated world"
+
+
+NOT_DATA = (
+    *("url", "limits", "num_threads", "slots", "api_key_env", "python", "program", "port", "tensor_parallel"),
+    *("memory_share", "env", "start_timeout_secs", "stop_timeout_secs", "max_restarts"),
+)
+"""Settings that say where a model runs and how fast, not what it says."""
+
+
+def sees_images(settings: "EngineSettings") -> bool:
+    """Whether an engine's model sees the images of problems."""
+    return isinstance(settings, Simulated) or (isinstance(settings, Server) and settings.images)
 
 
 EngineSettings = LlamaCpp | Server | Vllm | Sglang | Scripted | Simulated

@@ -4,6 +4,7 @@ import base64
 import binascii
 import dataclasses
 import decimal
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
@@ -28,6 +29,7 @@ Reason = Literal[
     "answer_pattern_no_match",
     "empty_answer",
     "missing_id",
+    "id_too_long",
     "duplicate_id",
     "bad_image",
     "metadata_not_json",
@@ -39,6 +41,8 @@ Reason = Literal[
     "invalid_surrogates",
     "null_bytes",
     "gold_not_scorable",
+    "contaminated",
+    "near_duplicate",
 ]
 """Why a row is no problem."""
 
@@ -53,6 +57,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
 """Names under which published sets keep each field, the likeliest first: only ever suggested, never assumed."""
 
 _MAX_EXPONENT = 400
+_MAX_ID_CHARS = 1000
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 _MEDIA_TYPES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
 
@@ -302,6 +307,9 @@ def _id(values: Mapping[str, Any], column: str) -> str:
     text = _clean(text, column).strip()
     if not text:
         raise _Unfit("missing_id", f"{column!r} is empty, expected an id in every row (or problems.columns.id=null)")
+    if len(text) > _MAX_ID_CHARS:
+        # Every row that is made of a problem bears its id.
+        raise _Unfit("id_too_long", f"{column!r} has {len(text)} characters, expected at most {_MAX_ID_CHARS}")
     return text
 
 
@@ -356,10 +364,11 @@ def _image(value: Any, folder: Path | None, column: str) -> Image:
     try:
         if isinstance(value, str) and value.startswith("data:"):
             value = base64.b64decode(value.partition(",")[2], validate=True)
-        elif isinstance(value, str) and folder is not None and (folder / value).is_file():
-            value = (folder / value).read_bytes()
+        elif isinstance(value, str) and folder is not None and (path := _beside(value, folder)):
+            value = path.read_bytes()
     except (OSError, ValueError, binascii.Error) as error:
-        raise _Unfit("bad_image", f"{column!r} cannot be read: {error}") from None
+        said = error.strerror if isinstance(error, OSError) else str(error)
+        raise _Unfit("bad_image", f"{column!r} cannot be read: {said}") from None
     if not isinstance(value, bytes):
         raise _Unfit(
             "bad_image", f"{column!r} is {_brief(value)}, expected bytes, a data URL or a path beside the file"
@@ -370,6 +379,12 @@ def _image(value: Any, folder: Path | None, column: str) -> Image:
         if value.startswith(magic):
             return Image(bytes=value, media_type=media_type)
     raise _Unfit("bad_image", f"{column!r} starts with {value[:8]!r}, expected PNG, JPEG, GIF or WebP")
+
+
+def _beside(value: str, folder: Path) -> Path | None:
+    """The file of that name in the folder or below it: no row reaches for files that lie elsewhere."""
+    path = Path(os.path.normpath(folder / value))
+    return path if path.is_relative_to(os.path.normpath(folder)) and path.is_file() else None
 
 
 def _brief(value: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pipelines.problems.base import FileProblems, ProblemError, check_columns, check_tabular, read_rows
 from pipelines.problems.formats import READERS, DataFile, Format, csv_header, open_parquet
-from schemas import Problem, Rejection
+from schemas import Problem, Rejection, visible
 
 ENDINGS: dict[str, Format] = {
     ".jsonl": "jsonl",
@@ -105,7 +105,7 @@ def _format(path: Path, wanted: Literal["auto", "jsonl", "json", "parquet", "csv
 
 
 def _printable(name: str) -> str:
-    return name.encode("utf-8", "backslashreplace").decode()
+    return visible(name)
 
 
 def _head(path: Path) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.problems.base import HubProblems, ProblemError, Row, check_columns, check_tabular, read_rows
-from schemas import Problem, Rejection
+from schemas import Problem, Rejection, visible
 
 _SECONDS = 10.0
 
@@ -29,7 +29,7 @@ def read_hub(settings: HubProblems) -> Iterator[Problem | Rejection]:
     else:
         _look_at_hub(folder, settings)
         rows = _load(settings.dataset, settings)
-    name = folder.name if is_local else settings.dataset
+    name = visible(folder.name) if is_local else settings.dataset
     numbered = islice(
         _rows(rows, f"{name}[{settings.split}]", settings),
         settings.skip,

@@ -1,20 +1,25 @@
 """Problems of the simulated world, whose truth the simulated engine knows."""
 
 from collections.abc import Iterator
+from typing import Literal
 
-from pipelines.engines.simulated import SimulatedSettings, make_problem
+from pipelines.engines.simulated import SimulatedSettings, make_problem, make_shapes_problem
+from pipelines.engines.simulated.shapes import MAX_KINDS
 from pipelines.problems.base import ProblemError
 from schemas import Problem, Record
 
 
 class SimulatedProblems(Record, tag_field="kind", tag="simulated"):
-    """Chains of arithmetic."""
+    """Chains of arithmetic, or pictures of shapes to be counted."""
 
+    world: Literal["chains", "shapes"] = "chains"
+    """`shapes`: each problem has a picture, and only who sees it can solve the problem."""
     num_problems: int = 100
     seed: int = 0
     min_steps: int = 3
-    """Fewest operations of a problem."""
+    """Fewest operations of a problem; in `shapes`, fewest kinds that are counted."""
     max_steps: int = 6
+    """Most of them."""
 
 
 def read_simulated(settings: SimulatedProblems) -> Iterator[Problem]:
@@ -29,6 +34,9 @@ def read_simulated(settings: SimulatedProblems) -> Iterator[Problem]:
         raise ProblemError(
             f"problems: need 1 <= min_steps <= max_steps, got {settings.min_steps} and {settings.max_steps}"
         )
+    if settings.world == "shapes" and settings.max_steps > MAX_KINDS:
+        raise ProblemError(f"problems.max_steps: a picture has room for {MAX_KINDS} kinds, got {settings.max_steps}")
+    make = make_shapes_problem if settings.world == "shapes" else make_problem
     world = SimulatedSettings(min_steps=settings.min_steps, max_steps=settings.max_steps)
     for index in range(settings.num_problems):
-        yield make_problem(settings.seed, index, world)
+        yield make(settings.seed, index, world)

@@ -1,9 +1,11 @@
 import json
 
+import msgspec
 import pytest
 
-from pipelines.engines.base import BadReply, Request, Sample, Sampling, Usage
+from pipelines.engines.base import JSON_WORDING, BadReply, Request, Sample, Sampling, Usage
 from pipelines.engines.dialects import Dialect, read_reply, word_request
+from pipelines.errors import UserError
 
 SCHEMA = '{"type":"object","properties":{"a":{"type":"integer"}},"required":["a"]}'
 SAMPLING = Sampling(max_tokens=64, temperature=0.8, top_p=0.95, stop=("\n\n", "Problem:"))
@@ -94,7 +96,7 @@ def test_later_samples_are_asked_for_with_later_seeds():
 )
 def test_a_json_schema_is_worded_as_the_server_knows_it(dialect, constraint):
     wish = request(json_schema=SCHEMA)
-    plain = word_request(request(), dialect, "m") | {"seed": wish.sample_seed(0)}
+    plain = word_request(request(), dialect, "m") | {"seed": wish.sample_seed(0), "stop": []}
     assert word_request(wish, dialect, "m") == plain | constraint
 
 
@@ -104,6 +106,30 @@ def test_llama_cpp_is_given_a_grammar_made_of_the_schema():
     other = word_request(request(json_schema=SCHEMA.replace('"a"', '"b"')), raw("llama_cpp"), "m")
     assert '"a"' in worded["grammar"]
     assert other["grammar"] == worded["grammar"].replace('"a"', '"b"')
+
+
+def test_llama_cpps_grammar_allows_no_white_space_between_tokens():
+    pytest.importorskip("xllamacpp")
+    grammar = word_request(request(json_schema=SCHEMA), raw("llama_cpp"), "m")["grammar"]
+    (schema,) = (line for line in grammar.splitlines() if "%json" in line)
+    assert json.loads(schema.partition("%json")[2]) == json.loads(SCHEMA) | {
+        "x-guidance": {"whitespace_flexible": False, "item_separator": ",", "key_separator": ":"}
+    }
+
+
+@pytest.mark.parametrize("dialect", [raw(), raw("sglang"), raw("llama_cpp"), chat(), chat("openai")])
+def test_a_constrained_reply_is_not_cut_at_what_ends_a_solution(dialect):
+    if dialect.kind == "llama_cpp":
+        pytest.importorskip("xllamacpp")
+    assert word_request(request(json_schema=SCHEMA), dialect, "m")["stop"] == []
+    assert word_request(request(), dialect, "m")["stop"] == ["\n\n", "Problem:"]
+
+
+def test_the_wording_of_constraints_is_in_the_keys_of_constrained_samples_alone(monkeypatch):
+    plain, bound = request().keys("m"), request(json_schema=SCHEMA).keys("m")
+    monkeypatch.setattr("pipelines.engines.base.JSON_WORDING", JSON_WORDING + 1)
+    assert request().keys("m") == plain
+    assert request(json_schema=SCHEMA).keys("m") != bound
 
 
 def test_a_service_that_cannot_constrain_raw_text_is_named_with_the_remedy():
@@ -166,7 +192,7 @@ def test_a_sample_is_cut_only_if_the_server_says_length(said, finish):
 def test_tokens_of_a_server_that_counts_one_choice_are_multiplied():
     choices = [{"index": i, "text": "t"} for i in range(3)]
     usage = {"prompt_tokens": 9, "completion_tokens": 5}
-    reply = read_reply(body(*choices, usage=usage), request(num_samples=3), raw("llama_cpp", counts_one_choice=True))
+    reply = read_reply(body(*choices, usage=usage), request(num_samples=3), raw("llama_cpp"))
     assert reply.usage == Usage(requests=1, samples=3, prompt_tokens=9, completion_tokens=15)
     assert [sample.tokens for sample in reply.samples] == [5, 5, 5]
 
@@ -216,3 +242,66 @@ def test_a_bad_reply_quotes_no_more_than_the_beginning():
     with pytest.raises(BadReply) as caught:
         read_reply(b"x" * 1_000_000, request(), raw())
     assert len(str(caught.value)) < 500
+
+
+def test_log_probabilities_are_worded_and_read_in_either_shape():
+    wish = request(logprobs=True)
+    assert word_request(wish, raw("vllm"), "m")["logprobs"] == 1
+    assert word_request(wish, chat("vllm"), "m")["logprobs"] is True
+    assert "logprobs" not in word_request(request(), raw("vllm"), "m")
+    older = {"text": "a b", "logprobs": {"tokens": ["a", " b"], "token_logprobs": [-0.5, -1]}}
+    newer = {
+        "text": "a b",
+        "logprobs": {"content": [{"token": "a", "logprob": -0.5}, {"token": " b", "logprob": -1.0}]},
+    }
+    for choice in (older, newer):
+        assert read_reply(body(choice), wish, raw()).samples[0].logprobs == (-0.5, -1.0)
+        assert read_reply(body(choice), request(), raw()).samples[0].logprobs is None
+
+
+@pytest.mark.parametrize("given", [None, {}, {"token_logprobs": [None, -1.0]}])
+def test_log_probabilities_that_were_asked_for_and_did_not_come_are_a_bad_reply(given):
+    with pytest.raises(BadReply, match=r"^choice 0 has no log probabilities, which were asked for$"):
+        read_reply(body({"text": "a", "logprobs": given}), request(logprobs=True), raw())
+
+
+@pytest.mark.parametrize("kind", ["openai", "simulated"])
+def test_an_engine_that_gives_no_log_probabilities_refuses_them(kind):
+    with pytest.raises(UserError, match=f"^an engine of kind '{kind}' gives no log probabilities; take engine="):
+        word_request(request(logprobs=True), chat(kind), "m")
+
+
+def test_log_probabilities_are_another_sample_and_leave_the_others_keys_as_they_were():
+    assert request(logprobs=True).keys("m") != request().keys("m")
+    assert request(logprobs=True).sample_seed(3) == request().sample_seed(3)
+
+
+def test_what_is_not_there_is_not_written_and_what_was_written_before_is_read():
+    sample = Sample(text="x", finish="stop", tokens=1)
+    older = msgspec.msgpack.encode({"text": "x", "finish": "stop", "tokens": 1, "error": ""})
+    assert msgspec.msgpack.decode(older, type=Sample) == sample
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(sample)) == {"text": "x", "finish": "stop", "tokens": 1}
+    told = msgspec.structs.replace(sample, logprobs=(-0.5,))
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(told), type=Sample) == told
+
+
+def test_a_choice_that_the_server_gave_up_is_no_answer():
+    with pytest.raises(BadReply, match=r"^choice 1 was given up by the server$"):
+        read_reply(
+            body({"text": "a"}, {"index": 1, "text": "b", "finish_reason": "abort"}), request(num_samples=2), raw()
+        )
+
+
+def test_promises_are_named_for_people():
+    assert raw("openai").promises.kept() == ("counts all choices",)
+    assert chat("openai").promises.kept() == ("counts all choices", "holds to schema")
+    assert "repeats seed" in raw("llama_cpp").promises.kept()
+    assert "repeats seed" not in raw("sglang").promises.kept()
+
+
+def test_a_request_is_split_where_a_server_takes_fewer_samples_at_once():
+    greedy = request(num_samples=9, sampling=Sampling(max_tokens=8, temperature=0.0))
+    assert raw("vllm").choices_at_once(request(num_samples=9)) == 9
+    assert raw("vllm").choices_at_once(greedy) == chat("vllm").choices_at_once(greedy) == 1
+    assert raw("sglang").choices_at_once(greedy) == 9
+    assert raw("llama_cpp", max_choices=4).choices_at_once(request(num_samples=9)) == 4

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 
 import pytest
@@ -38,7 +39,30 @@ async def listening_at(port: int, handler: Handler) -> AsyncIterator[None]:
 
 
 def home_of(prompt: str, *urls: str) -> str:
-    return Hosts(urls, Limits()).choose(prompt, 0).url
+    return Hosts(urls, Limits()).choose(prompt, {}, pinned=True).url
+
+
+def test_pinned_prompts_stay_where_they_are_however_busy_it_is_there_and_others_go_where_least_is_to_do():
+    async def places(pinned):
+        hosts = Hosts(("http://a", "http://b", "http://c"), Limits(max_in_flight=4))
+        async with contextlib.AsyncExitStack() as taken:
+            chosen = []
+            for _ in range(9):
+                host = hosts.choose("the same prompt", {}, pinned=pinned)
+                if len(chosen) < 4 or not pinned:
+                    await taken.enter_async_context(host.limiter.place())
+                chosen.append(host.url)
+            return chosen
+
+    assert len(set(asyncio.run(places(pinned=True)))) == 1
+    assert Counter(asyncio.run(places(pinned=False))) == {"http://a": 3, "http://b": 3, "http://c": 3}
+
+
+def test_when_a_url_is_added_only_the_prompts_that_go_there_move():
+    two, three = ("http://a", "http://b"), ("http://a", "http://b", "http://c")
+    moved = [prompt for prompt in PROMPTS if home_of(prompt, *two) != home_of(prompt, *three)]
+    assert moved == [prompt for prompt in PROMPTS if home_of(prompt, *three) == "http://c"]
+    assert 0 < len(moved) < 40
 
 
 def test_a_dead_url_among_two_costs_no_prompt_a_single_attempt():
@@ -150,12 +174,24 @@ def test_a_prompt_whose_server_fails_it_goes_to_the_next():
             sick, well = Script(*[status(500)] * 200), Counting(0)
             urls = [await stack.enter_async_context(listening(server)) for server in (sick, well)]
             engine = await stack.enter_async_context(client(*urls, max_attempts=2))
-            await asyncio.gather(*(engine.complete(wish(prompt)) for prompt in PROMPTS))
+            await asyncio.gather(*(engine.complete(wish(prompt, pinned=True)) for prompt in PROMPTS))
             return sum(home_of(prompt, *urls) == urls[0] for prompt in PROMPTS), len(sick.bodies), well.arrivals
 
     at_home, failed, answered = asyncio.run(work())
     assert failed == at_home > 0
     assert answered == 40
+
+
+def test_a_server_that_fails_everything_at_once_does_not_draw_the_prompts_back_that_it_failed():
+    async def work():
+        async with contextlib.AsyncExitStack() as stack:
+            sick, well = Script(*[status(500)] * 200), Counting(0)
+            urls = [await stack.enter_async_context(listening(server)) for server in (sick, well)]
+            engine = await stack.enter_async_context(client(*urls, max_attempts=2))
+            await asyncio.gather(*(engine.complete(wish(prompt)) for prompt in PROMPTS))
+            return well.arrivals
+
+    assert asyncio.run(work()) == 40
 
 
 def test_a_prompt_whose_server_is_only_busy_stays_there():

@@ -377,7 +377,7 @@ def test_requests_of_one_prompt_go_to_one_url_and_prompts_are_spread():
         async with contextlib.AsyncExitStack() as stack:
             urls = [await stack.enter_async_context(listening(server)) for server in servers]
             engine = await stack.enter_async_context(client(*urls))
-            requests = [wish(f"Q{i}|", prefix=f"Step {j}") for i in range(60) for j in range(3)]
+            requests = [wish(f"Q{i}|", prefix=f"Step {j}", pinned=True) for i in range(60) for j in range(3)]
             await asyncio.gather(*(engine.complete(request) for request in requests))
 
     asyncio.run(work())

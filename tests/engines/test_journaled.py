@@ -167,7 +167,7 @@ def test_a_key_is_the_digest_of_the_request_and_the_index():
         seed=7, num_samples=2, first_sample=3,
     )  # fmt: skip
     # Canonical JSON of everything but the index, written by hand: a journal outlives the version that wrote it.
-    said = '["sample","m@r","Q?","Step 1",{"max_tokens":8,"temperature":0.5,"top_p":1.0,"stop":["x"]},"{}",7]'
+    said = '["sample","m@r","Q?","Step 1",{"max_tokens":8,"temperature":0.5,"top_p":1.0,"stop":["x"]},"2:{}",7]'
     name = hashlib.sha256(said.encode()).hexdigest()[:32]
     assert request.keys("m@r") == [f"{name}/3", f"{name}/4"]
 
@@ -258,7 +258,7 @@ def test_what_came_beside_a_failure_is_kept(play):
             await engine.sample("S", wish(3))
         while engine._running:  # noqa: ASYNC110 - nobody else waits for what is still asked
             await asyncio.sleep(0.001)
-        assert list(journal.get(wish(3).keys("m@r"))) == wish(2, 1).keys("m@r")
+        assert list(await journal.get(wish(3).keys("m@r"))) == wish(2, 1).keys("m@r")
 
     play(first)
     play(second)

@@ -68,7 +68,7 @@ STEPS = {
 WIRES = {
     # name: (dialect, whether the server repeats the begun turn, as llama.cpp's chat route does)
     "raw": (Dialect(kind="vllm", style="raw"), False),
-    "raw-split": (Dialect(kind="llama_cpp", style="raw", max_choices=3, counts_one_choice=True), False),
+    "raw-split": (Dialect(kind="llama_cpp", style="raw", max_choices=3), False),
     "chat": (Dialect(kind="vllm", style="chat"), False),
     "chat-repeats": (Dialect(kind="openai", style="chat"), True),
 }
@@ -146,7 +146,7 @@ class Recorder:
         self.requests.append((text, body["seed"], samples))
         texts = ["".join(steps) for steps in samples]
         cost = sum(len(text) + 1 for text in texts)
-        if self._dialect.counts_one_choice:
+        if not self._dialect.promises.counts_all_choices:
             cost = cost // len(texts)
             self.counted += cost * len(texts)
         else:
@@ -155,7 +155,7 @@ class Recorder:
 
     @property
     def counts_every_choice(self):
-        return not self._dialect.counts_one_choice
+        return self._dialect.promises.counts_all_choices
 
     @property
     def rollouts(self):

@@ -71,3 +71,11 @@ def test_arithmetic_critics_name_the_first_wrong_step():
     prompt = "Problem:\nWhat is 4 + 3 - 2?\n\nSolution:\nStep 1: 4 + 3 = 7\nStep 2: 7 - 2 = 6\nAnswer: 6\n\nCritique:\n"
     assert '"first_wrong_step":2,"verdict":"incorrect"' in arithmetic(prompt, "", 0)
     assert '"first_wrong_step":null,"verdict":"correct"' in arithmetic(prompt.replace("= 6", "= 5"), "", 0)
+
+
+def test_a_reply_is_cut_after_as_many_words_as_it_may_have():
+    engine = ScriptedEngine(lambda prompt, prefix, seed: " one two\nthree four\n")
+    _, cut = ask(engine, sampling=Sampling(max_tokens=3, temperature=1.0))
+    _, whole = ask(engine, sampling=Sampling(max_tokens=4, temperature=1.0))
+    assert cut.samples == (Sample(text=" one two\nthree", finish="length", tokens=3),)
+    assert whole.samples == (Sample(text=" one two\nthree four\n", finish="stop", tokens=4),)

@@ -167,6 +167,11 @@ def praised(prompt: str, prefix: str, seed: int) -> str:
     return f"Answer: {19 if 'harmful' in section(prompt, 'Critique') else 20}"
 
 
+def long_answers(prompt: str, prefix: str, seed: int) -> str:
+    """A wrong answer, which reads like the right one where it is cut."""
+    return "Step 1: so it goes\nAnswer: 20 / 4\n"
+
+
 def down(prompt: str, prefix: str, seed: int) -> str:
     """A server that is gone."""
     raise EngineUnavailable("gone", attempts=3)

@@ -115,7 +115,7 @@ BAD = [
     ("problems=hub", "problems.dataset is not set; give it as problems.dataset=VALUE"),
     # Not one of a closed list.
     ("search.rule=best", "search.rule: Invalid enum value 'best', expected one of greedy_value, omega, puct, uct"),
-    (f"{VLLM} engine.style=talk", "engine.style: Invalid enum value 'talk', expected one of chat, raw"),
+    (f"{VLLM} engine.style=talk", "engine.style: Invalid enum value 'talk', expected one of chat, raw, templated"),
     ("runner.kind=flink", "runner.kind: Invalid enum value 'flink', expected one of direct"),
     (
         "panel.agents=[{name:a},{name:b,view:all}]",

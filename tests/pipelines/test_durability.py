@@ -104,7 +104,7 @@ def reopened(folder: Path, main_file: bytes, log: bytes) -> dict[str, Sample] | 
         return str(error)
     try:
         journal.size(), journal.ledger()
-        return {key: found for key in KEYS for found in journal.get([key]).values()}
+        return {key: found for key in KEYS for found in asyncio.run(journal.get([key])).values()}
     except JournalError as error:
         return str(error)
     finally:
@@ -154,7 +154,8 @@ def test_a_text_that_was_changed_in_the_file_is_not_believed_and_can_be_put_anew
     path.write_bytes(content.replace(b"2 + 2 = 4", b"2 + 2 = 5"))
     for expected in ({}, {"a": Sample(text="2 + 2 = 4", finish="stop", tokens=5)}):
         journal = Journal(path)
-        assert journal.get(["a"]) == expected  # The second time it is what was put after the damage was found.
+        # The second time it is what was put after the damage was found.
+        assert asyncio.run(journal.get(["a"])) == expected
         asyncio.run(journal.put("ExpandTrees", {"a": Sample(text="2 + 2 = 4", finish="stop", tokens=5)}, Usage()))
         journal.close()
     assert "1 samples of the journal" in caplog.text
@@ -169,7 +170,7 @@ def test_a_sample_under_another_key_is_not_believed(tmp_path):
         connection.execute("INSERT INTO samples SELECT 'a/1', value FROM samples")
     connection.close()
     journal = Journal(path)
-    assert journal.get(["a/0", "a/1"]) == {"a/0": sample(KEYS[1])}
+    assert asyncio.run(journal.get(["a/0", "a/1"])) == {"a/0": sample(KEYS[1])}
     journal.close()
 
 

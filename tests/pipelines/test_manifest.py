@@ -100,8 +100,8 @@ def test_reasons_are_named_most_frequent_first(tmp_path):
 def test_rows_are_counted_by_table_and_split(tmp_path):
     books = books_of(tmp_path, a_run())
     assert books.rows == {
-        "sft": 2, "critique_dpo": 0, "step_dpo": 0, "prm": 0, "refine": 0, "rl": 0, "trees": 4, "pairs": 3, "alone": 1,
-        "critiques": 6, "panels": 3, "verified": 4, "rejections": 6, "failures": 3,
+        "sft": 2, "critique_dpo": 0, "step_dpo": 0, "prm": 0, "refine": 0, "refine_chat": 0, "rl": 0, "trees": 4,
+        "pairs": 3, "alone": 1, "critiques": 6, "panels": 3, "verified": 4, "rejections": 6, "failures": 3,
     }  # fmt: skip
     assert books.rows_by_split["pairs/train"] == 2
     assert books.rows_by_split["pairs/validation"] == 1

@@ -100,7 +100,14 @@ def test_a_critique_that_beats_both_controls_at_once_is_asked_about_once(spec):
     assert item.with_placebo == item.without_critique == Estimate(correct=0, scored=8)
     # One table in C(16, 8) = 12870.
     assert item.p_placebo == item.p_without == pytest.approx(1 / 12870)
-    assert (item.refinement, item.refinement_answer) == ("Answer: 20", "20")
+    assert (item.refinement, item.refinement_answer, item.wrong_refinement) == ("Answer: 20", "20", "")
+
+
+def test_the_first_second_solution_of_either_outcome_is_kept(spec):
+    """Every other one is right with `half`, none is with `nobody knows`."""
+    half, useless = verify(spec, of(pair(), HALF, USELESS)).kept[0].verified
+    assert (half.refinement, half.refinement_answer, half.wrong_refinement) == ("Answer: 20", "20", "Answer: 19")
+    assert (useless.refinement, useless.refinement_answer, useless.wrong_refinement) == ("", "", "Answer: 19")
 
 
 def test_an_undecided_critique_is_asked_about_in_a_further_look(spec):

@@ -26,6 +26,7 @@ from pipelines.verify_critiques import VerifyCritiques
 from pipelines.worker import holding
 from pipelines.write_critiques import WriteCritiques
 from schemas import Branch, Criticised, Empanelled, Path, PathAlone, PathPair, Problem, Template
+from schemas.prompt import contained
 from tests.annotators.annotated import alone, error, pair
 from tests.pipelines.scripted_critics import (
     GOLD,
@@ -377,4 +378,4 @@ def test_nor_out_of_the_prompts_behind_the_critics(path, mine, theirs, style):
         assert prompt.startswith(before.replace("{style}", STYLES[style]))
         assert prompt.endswith(after)
     solving = SOLVE.fill({"problem": path.problem.question})
-    assert solving == filled(SOLVE, {"problem": path.problem.question})
+    assert solving == filled(SOLVE, {"problem": contained(path.problem.question)})

@@ -17,6 +17,7 @@ from pipelines.engines.simulated.replies import (
     CHARS_A_PROMPT_TOKEN,
     Reply,
     cut,
+    look,
     prompt_tokens,
     reply_to,
     simulated_length,
@@ -111,7 +112,7 @@ class SimulatedServer:
         return _close(request)
 
     async def _answer(self, request: web.Request, wish: Wish) -> web.StreamResponse:
-        digest, seed = text_digest(wish.text), wish.seed
+        digest, seed = text_digest(wish.text, wish.pictures), wish.seed
         fault = self._faults.next_fault(digest, seed)
         if fault is not None:
             self._stats.faults[fault] += 1
@@ -147,7 +148,7 @@ class SimulatedServer:
 
     def _write(self, wish: Wish, digest: str, seed: int) -> list[Reply]:
         try:
-            prompt = parse_prompt(wish.text)
+            prompt = look(parse_prompt(wish.text), wish.pictures)
             texts = [reply_to(prompt, digest, seed + index, self.settings) for index in range(wish.num_choices)]
         except PromptError as error:
             raise Refusal(400, f"the simulated world cannot read this prompt: {error}") from None

@@ -3,10 +3,14 @@
 import hashlib
 import math
 import re
+from collections.abc import Sequence
+
+import msgspec
 
 from pipelines.engines.simulated import critics, policy
 from pipelines.engines.simulated.prompts import Prompt, PromptError, parse_prompt
 from pipelines.engines.simulated.settings import SimulatedSettings
+from pipelines.engines.simulated.shapes import as_chain
 from pipelines.engines.simulated.world import generator
 from schemas import Record
 
@@ -29,9 +33,25 @@ class Reply(Record):
     """`stop` or `length`."""
 
 
-def text_digest(text: str) -> str:
-    """Names a request's text."""
-    return hashlib.sha256(text.encode()).hexdigest()
+def text_digest(text: str, pictures: Sequence[bytes] = ()) -> str:
+    """Names a request's text and pictures."""
+    material = hashlib.sha256(text.encode())
+    for picture in pictures:
+        material.update(b"\0" + hashlib.sha256(picture).digest())
+    return material.hexdigest()
+
+
+def look(prompt: Prompt, pictures: Sequence[bytes]) -> Prompt:
+    """The prompt as who looks at its pictures reads it.
+
+    Raises:
+      PromptError: something shown is no picture.
+    """
+    try:
+        question = as_chain(prompt.question, pictures)
+    except ValueError as error:
+        raise PromptError(str(error)) from None
+    return prompt if question == prompt.question else msgspec.structs.replace(prompt, question=question)
 
 
 def tokenize(text: str) -> list[str]:
@@ -59,7 +79,7 @@ def reply(text: str, seed: int, settings: SimulatedSettings) -> str:
     Raises:
       PromptError: the prompt asks for nothing this engine knows.
     """
-    return reply_to(parse_prompt(text), text_digest(text), seed, settings)
+    return reply_to(look(parse_prompt(text), ()), text_digest(text), seed, settings)
 
 
 def reply_to(prompt: Prompt, digest: str, seed: int, settings: SimulatedSettings) -> str:

@@ -4,6 +4,7 @@ Fields that are not named here, such as `grammar`, `guided_json` and `structured
 critics and judges answer in JSON anyway.
 """
 
+import base64
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,6 +36,8 @@ class Wish(Record):
     stop: tuple[str, ...]
     max_tokens: int | None
     """None means no limit."""
+    pictures: tuple[bytes, ...] = ()
+    """Files of the images that were sent, in their order."""
 
 
 class _Body(msgspec.Struct):
@@ -51,9 +54,33 @@ class _CompletionBody(_Body, kw_only=True):
     prompt: str
 
 
+class _Url(msgspec.Struct):
+    url: str
+
+
+class _TextPart(msgspec.Struct, tag_field="type", tag="text"):
+    text: str
+
+
+class _ImagePart(msgspec.Struct, tag_field="type", tag="image_url"):
+    image_url: _Url
+
+
 class _Message(msgspec.Struct):
     role: str
-    content: str
+    content: str | list[_TextPart | _ImagePart]
+
+    @property
+    def text(self) -> str:
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content if isinstance(part, _TextPart))
+
+    @property
+    def urls(self) -> list[str]:
+        if isinstance(self.content, str):
+            return []
+        return [part.image_url.url for part in self.content if isinstance(part, _ImagePart)]
 
 
 class _JsonSchema(msgspec.Struct, rename={"definition": "schema"}):
@@ -85,10 +112,12 @@ def read_wish(raw: bytes, *, is_chat: bool, model: str) -> Wish:
       Refusal: it is no request that this server can answer; says why.
     """
     body: _Body
+    pictures: tuple[bytes, ...] = ()
     try:
         if is_chat:
             body = chat = _CHAT.decode(raw)
             text = _chat_text(chat)
+            pictures = tuple(_picture(url) for message in chat.messages for url in message.urls)
         else:
             body = completion = _COMPLETION.decode(raw)
             text = completion.prompt
@@ -112,7 +141,19 @@ def read_wish(raw: bytes, *, is_chat: bool, model: str) -> Wish:
         seed=body.seed or 0,
         stop=stop,
         max_tokens=max_tokens,
+        pictures=pictures,
     )
+
+
+def _picture(url: str) -> bytes:
+    """The file in a data URL; this server fetches nothing."""
+    head, comma, data = url.partition(",")
+    if not (comma and head.startswith("data:image/") and head.endswith(";base64")):
+        raise Refusal(400, f"image_url: expected data:image/...;base64,..., got {url[:60]!r}")
+    try:
+        return base64.b64decode(data, validate=True)
+    except ValueError as error:
+        raise Refusal(400, f"image_url: {error}") from None
 
 
 def _chat_text(body: _ChatBody) -> str:
@@ -132,8 +173,8 @@ def _chat_text(body: _ChatBody) -> str:
         raise Refusal(400, f"continue_final_message needs the assistant's message last, got {last.role!r}")
     if body.continue_final_message and body.add_generation_prompt:
         raise Refusal(400, "continue_final_message needs add_generation_prompt=false")
-    turns = "\n\n".join(message.content for message in (earlier if begun else body.messages))
-    return turns + (last.content if begun else "")
+    turns = "\n\n".join(message.text for message in (earlier if begun else body.messages))
+    return turns + (last.text if begun else "")
 
 
 def write_replies(wish: Wish, replies: Sequence[Reply], *, name: str, model: str, usage: dict[str, Any]) -> bytes:

@@ -1,0 +1,62 @@
+"""`dataset_info.json`: what LLaMA-Factory must know of the tables it can train on, so that `dataset_dir` can be a run.
+
+Format: `data/README.md` of LLaMA-Factory, as its `data/parser.py`, `data/loader.py` and `data/converter.py` read it. A
+`script_url` is a folder that is given to `datasets.load_dataset` together with `subset` and `split`; the folder of the
+run itself is one. A `file_name` would load both splits of a table as one.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pipelines.manifest import Books
+from pipelines.output import Output
+from pipelines.shards import SPLITS
+
+DATASET_INFO = "dataset_info.json"
+
+_TAGS = {
+    "role_tag": "role",
+    "content_tag": "content",
+    "user_tag": "user",
+    "assistant_tag": "assistant",
+    "system_tag": "system",
+}
+# Its converters know a pair by `chosen` and `rejected` being one message each, not a list of messages.
+_PAIR = {"messages": "prompt", "chosen": "chosen_message", "rejected": "rejected_message"}
+_COLUMNS: dict[str, dict[str, str]] = {
+    "sft": {"messages": "messages"},
+    "refine_chat": {"messages": "messages"},
+    "critique_dpo": _PAIR,
+    "step_dpo": _PAIR,
+}
+
+
+def dataset_info(rows_by_split: Mapping[str, int], repository: str = "") -> dict[str, dict[str, Any]]:
+    """An entry for each split with rows of each table that LLaMA-Factory trains on.
+
+    Args:
+      rows_by_split: rows by `table/split`; a split without rows cannot be loaded and has no entry.
+      repository: dataset repository on the Hugging Face Hub to load from; empty loads from the folder that the file is
+        in.
+    """
+    place = {"hf_hub_url": repository} if repository else {"script_url": "."}
+    return {
+        f"wrongturn_{config}" + ("" if split == SPLITS[0] else f"_{split}"): {
+            **place,
+            "subset": config,
+            "split": split,
+            "formatting": "sharegpt",
+            "ranking": "chosen" in columns,
+            "columns": columns,
+            "tags": _TAGS,
+        }
+        for config, columns in _COLUMNS.items()
+        for split in SPLITS
+        if rows_by_split.get(f"{config}/{split}")
+    }
+
+
+def write_dataset_info(output: Output, books: Books) -> None:
+    """Writes dataset_info.json."""
+    output.write(DATASET_INFO, json.dumps(dataset_info(books.rows_by_split), indent=2) + "\n")

@@ -1,0 +1,225 @@
+"""What a reader of the report can leaf through: trees with their paths, and what became of their critiques.
+
+A run of up to `MOST_TREES` trees is shown whole, a larger one in part: trees with a located wrong turn first, then the
+others, each group in the order of a digest of the tree's id, so that the same data always give the same page. A tree of
+many nodes is shown with its picked paths and as many of its oldest nodes as fit `_TREE_BYTES`.
+"""
+
+import heapq
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mcts.estimates import interval
+from pipelines.report.facts import Shard, shards_of
+from schemas import Estimate, Record, uniform, visible
+
+MOST_TREES = 200
+_TREE_BYTES = 12_000
+"""Of one tree's nodes as JSON, its picked paths not counted."""
+_ROW_BYTES = 7_000
+"""Of one tree's critiques and rejections as JSON."""
+_MOST_TREELESS = 200
+"""Rejections and failures of problems that have no tree."""
+_STEP_CHARS = 1_000
+_TEXT_CHARS = 2_500
+_NAME_CHARS = 200
+_LEVEL = 0.9
+"""Of the intervals beside each value, as in `wrongturn show`."""
+
+Row = dict[str, Any]
+
+
+class Browse(Record):
+    """Plain values for the page's script; every text in them is `visible` and cut to length."""
+
+    trees: tuple[dict[str, Any], ...]
+    rows: tuple[dict[str, Any], ...]
+    num_trees: int
+    """Trees of the run."""
+    num_rows: int
+    """Critiques, rejections and failures of the run."""
+
+
+def shown(text: str | None, most: int = _TEXT_CHARS) -> str:
+    """A text as the page holds it: cut, and what steers a page is spelled out."""
+    text = text or ""
+    return visible(text[:most]) + "\N{HORIZONTAL ELLIPSIS}" * (len(text) > most)
+
+
+def browse(out: Path) -> Browse:
+    """What can be leafed through; at most `MOST_TREES` trees are in memory."""
+    chosen, num_trees = choose(out)
+    trees: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
+    treeless: list[dict[str, Any]] = []
+    num_rows = 0
+    for shard in shards_of(out, "trees", "pairs", "alone", "verified", "rejections", "failures"):
+        paths, ids = _paths_of(shard), set()
+        for row in shard.read("trees"):
+            ids.add(row["problem"]["id"])
+            if row["id"] in chosen:
+                trees.append(tree_of(row, paths[row["id"]]))
+        drawn = {tree["problemId"] for tree in trees}
+        sizes: defaultdict[str, int] = defaultdict(int)
+        for problem_id, item in _rows_of(shard):
+            num_rows += 1
+            if problem_id not in ids:
+                treeless.append(item)
+                del treeless[_MOST_TREELESS:]
+            elif shown(problem_id, _NAME_CHARS) in drawn and sizes[problem_id] < _ROW_BYTES:
+                sizes[problem_id] += len(msgspec.json.encode(item))
+                rows.append(item)
+    trees.sort(key=lambda tree: chosen[tree["fullId"]])
+    for tree in trees:
+        del tree["fullId"]
+    return Browse(trees=tuple(trees), rows=(*rows, *treeless), num_trees=num_trees, num_rows=num_rows)
+
+
+def choose(out: Path) -> tuple[dict[str, tuple[bool, float]], int]:
+    """The trees that are shown with their rank, and how many there are."""
+    best: list[tuple[tuple[bool, float], str]] = []
+    number = 0
+    for shard in shards_of(out, "trees", "pairs"):
+        paired = {row["tree_id"] for row in shard.read("pairs", ["tree_id"])}
+        ids = [row["id"] for row in shard.read("trees", ["id"])]
+        number += len(ids)
+        ranked = (((name not in paired, uniform("report", name)), name) for name in ids)
+        best = heapq.nsmallest(MOST_TREES, [*best, *ranked])
+    return {name: rank for rank, name in best}, number
+
+
+def _paths_of(shard: Shard) -> defaultdict[str, list[Row]]:
+    """Paths by tree, wrong ones with a right partner first."""
+    paths: defaultdict[str, list[Row]] = defaultdict(list)
+    for config in ("pairs", "alone"):
+        for row in shard.read(config):
+            paths[row["tree_id"]].append(row)
+    return paths
+
+
+def tree_of(row: Row, paths: Sequence[Row]) -> dict[str, Any]:
+    """A tree as the page's script takes it. Nodes keep their numbers, also where some are left out."""
+    picked = [_picked(path) for path in paths]
+    keep = {node for path in picked for node in (*path["wrong"], *path["right"])}
+    nodes, left = [], _TREE_BYTES
+    for i, node in enumerate(row["nodes"]):
+        drawn = [i, *_node(node)]
+        if left > 0 or i in keep or not i:
+            left -= len(msgspec.json.encode(drawn))
+            nodes.append(drawn)
+    return {
+        "id": row["id"][:_NAME_CHARS],
+        "fullId": row["id"],
+        "problemId": shown(row["problem"]["id"], _NAME_CHARS),
+        "source": shown(row["problem"]["source"], _NAME_CHARS),
+        "question": shown(row["problem"]["question"].strip()),
+        "answer": shown(row["problem"]["answer"], _STEP_CHARS),
+        "stopped": shown(row["stopped"], _NAME_CHARS),
+        "rollouts": row["rollouts"],
+        "tokens": row["completion_tokens"],
+        "size": len(row["nodes"]),
+        "paths": picked,
+        "nodes": nodes,
+    }
+
+
+def _node(node: Row) -> list[Any]:
+    """`[parent, text, correct, scored, unscored, low, high, outcome, answer, reason]`; interval over 0..1."""
+    direct = node["direct"]
+    low, high = interval(Estimate(**direct), _LEVEL) if direct["scored"] else (0.0, 1.0)
+    return [
+        node["parent"],
+        shown(node["step"].strip(), _STEP_CHARS),
+        direct["correct"],
+        direct["scored"],
+        direct["unscored"],
+        round(low, 2),
+        round(high, 2),
+        node["outcome"] or "",
+        shown(node["answer"], _NAME_CHARS),
+        shown(node["unscored_reason"], _NAME_CHARS),
+    ]
+
+
+def _picked(path: Row) -> dict[str, Any]:
+    """A path as lists of nodes; `turn` is the node that rollouts locate as the first wrong one, -1 for none."""
+    if "wrong" not in path:
+        return {"id": path["id"], "wrong": [], "right": path["path"]["nodes"], "turn": -1, "posterior": []}
+    wrong = [*path["prefix_nodes"], *path["wrong"]["nodes"]]
+    return {
+        "id": path["id"],
+        "wrong": wrong,
+        "right": [*path["prefix_nodes"], *path["right"]["nodes"]],
+        "turn": wrong[path["first_error"]],
+        "posterior": [round(mass, 3) for mass in path["posterior"]],
+        "p": path["p_value"],
+        "rule": shown(path["rule"], _NAME_CHARS),
+    }
+
+
+def _rows_of(shard: Shard) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Problem's id, and a critique that was verified or an element that ended before, in the order of the tables."""
+    for row in shard.read("verified"):
+        yield row["critique"]["problem_id"], critique_of(row)
+    for config in ("rejections", "failures"):
+        for row in shard.read(config):
+            if row["stage"] != "VerifyCritiques" or config == "failures":
+                yield row["problem_id"], _ended(row, config)
+
+
+def critique_of(row: Row) -> dict[str, Any]:
+    """A verified critique as the page's script takes it. Steps count from 1."""
+    critique = row["critique"]
+    return {
+        "id": critique["id"],
+        "problemId": shown(critique["problem_id"], _NAME_CHARS),
+        "path": critique["path_id"],
+        "stage": "VerifyCritiques",
+        "decision": row["decision"],
+        "reasons": [shown(reason, _NAME_CHARS) for reason in row["reasons"]],
+        "agent": shown(critique["agent"], _NAME_CHARS),
+        "view": shown(critique["view"], _NAME_CHARS),
+        "label": "wrong" if row["has_error"] else "right",
+        "located": _from_one(row["first_error"]),
+        "named": _from_one(critique["first_wrong_step"]),
+        "text": shown(critique["text"]),
+        "leak": shown(row["leak"], _NAME_CHARS),
+        "help": [_counts(row[name]) for name in ("with_critique", "with_placebo", "without_critique")],
+        "p": [row["p_placebo"], row["p_without"]],
+        "second": shown(row["refinement"]),
+    }
+
+
+def _ended(row: Row, config: str) -> dict[str, Any]:
+    return {
+        "id": shown(row["key"], _NAME_CHARS),
+        "problemId": shown(row["problem_id"], _NAME_CHARS),
+        "stage": row["stage"],
+        "decision": "rejected" if config == "rejections" else "failed",
+        "reasons": [shown(row["reason"] if config == "rejections" else row["error"], _NAME_CHARS)],
+        "text": shown(row["detail"]),
+    }
+
+
+def _from_one(step: int | None) -> int:
+    """A step as people count; 0 for none."""
+    return 0 if step is None else step + 1
+
+
+def _counts(estimate: Row | None) -> list[int]:
+    return [estimate["correct"], estimate["scored"], estimate["unscored"]] if estimate else []
+
+
+def first_kept(rows: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+    """A kept critique to begin with: of a wrong path where there is one, the surest help first."""
+    kept = [row for row in rows if row["decision"] == "kept"]
+    return min(kept, key=lambda row: (row["label"] != "wrong", _p(row), row["id"]), default=None)
+
+
+def _p(row: dict[str, Any]) -> float:
+    value = row["p"][0]
+    return 1.0 if value is None else float(value)

@@ -1,0 +1,116 @@
+"""The contract, held against every engine: those in process in the default suite, the others behind their markers."""
+
+import hashlib
+import shutil
+
+import pytest
+
+from pipelines.config import compose
+from pipelines.meter import METER
+from pipelines.run import Watcher, run
+
+pytest.register_assert_rewrite("tests.engines.contract")
+
+from tests.engines import subjects  # noqa: E402
+from tests.engines.contract import Contract  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def scripted():
+    with subjects.scripted() as subject:
+        yield subject
+
+
+@pytest.fixture(scope="module")
+def simulated():
+    with subjects.simulated() as subject:
+        yield subject
+
+
+@pytest.fixture(scope="module")
+def llama_cpp():
+    with subjects.llama_cpp() as by_style:
+        yield by_style
+
+
+@pytest.fixture(scope="module")
+def vllm():
+    with subjects.vllm() as by_style:
+        yield by_style
+
+
+@pytest.fixture(scope="module")
+def sglang():
+    with subjects.sglang() as by_style:
+        yield by_style
+
+
+class TestScripted(Contract):
+    @pytest.fixture
+    def subject(self, scripted):
+        return scripted
+
+
+class TestSimulated(Contract):
+    @pytest.fixture
+    def subject(self, simulated):
+        return simulated
+
+
+@pytest.mark.model
+@pytest.mark.slow
+class TestLlamaCpp(Contract):
+    @pytest.fixture(params=subjects.STYLES)
+    def subject(self, llama_cpp, request):
+        return llama_cpp[request.param]
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+class TestVllm(Contract):
+    @pytest.fixture(params=subjects.STYLES)
+    def subject(self, vllm, request):
+        return vllm[request.param]
+
+
+@pytest.mark.sglang
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+class TestSglang(Contract):
+    @pytest.fixture(params=subjects.STYLES)
+    def subject(self, sglang, request):
+        return sglang[request.param]
+
+
+@pytest.mark.sglang
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_small_run_on_sglang_is_repeated_by_its_journal(sglang, tmp_path):
+    """Its seeds are ignored on a CPU: that the second start asks nothing and writes the same is the journal's doing."""
+    endpoint = sglang["raw"].endpoint
+    out = tmp_path / "out"
+    overrides = ["engine=sglang", f"engine.url={endpoint.urls[0]}", f"engine.model={endpoint.model}", f"out={out}"]
+    overrides += ["problems.num_problems=6", "search.max_rollouts=16"]
+    overrides += ["verify.help.rollouts=2", "verify.help.max_rollouts=2"]
+    settings = compose(overrides)
+    before = METER.read().paid
+    result = run(settings, Watcher())
+    first = METER.read().paid
+    assert [stage.stage for stage in result.books.stages if not stage.balanced] == []
+    assert (result.books.rows["trees"], result.failure_share) == (6, 0)
+    assert first.requests - before.requests >= 2
+    assert first.cached_tokens > before.cached_tokens
+    shards = digests(out)
+    assert shards
+    shutil.rmtree(out / "trees")
+    run(settings, Watcher())
+    assert METER.read().paid == first
+    assert digests(out) == shards
+
+
+def digests(out):
+    """SHA-256 of each shard by its path in the output."""
+    return {
+        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in out.rglob("*.parquet")
+    }

@@ -1,0 +1,213 @@
+"""The dataset card: its YAML says what the files hold, and nothing that a run holds breaks out of its place."""
+
+import json
+import re
+from pathlib import Path
+
+import datasets
+import msgspec
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from huggingface_hub import DatasetCard
+from made_records import make
+
+from pipelines.card import write_card
+from pipelines.card_data import config_yaml, has_credentials, in_block, in_code, models, real_rows
+from pipelines.config import compose
+from pipelines.manifest import Books, StageCount
+from pipelines.output import Output
+from pipelines.plan import Inputs, make_plan
+from pipelines.settings import CardSettings
+from pipelines.shards import SPLITS, Shard, write_shard
+from schemas import Critique, Provenance, Rejection, RlRow, SftRow, StepDpoRow, Tree
+from schemas.arrow import CONFIGS
+
+HOSTILE = "```\n---\n</details>\n# Heading\n| a | b |\n\u202eevil `code` <script>alert(1)</script>\n{{ 7 * 7 }}"
+
+
+def provenance(model="m", revision="r"):
+    return Provenance(model=model, revision=revision, engine="vllm", prompt_digest="", sampling="{}", seed=0)
+
+
+def lay_out(path: Path, records, num_shards=1):
+    """One shard of every table, with these records in `train`."""
+    for config in CONFIGS:
+        for split in SPLITS:
+            rows = records.get(config, []) if split == "train" else []
+            keyed = [(f"{i:03d}", row) for i, row in enumerate(rows)]
+            write_shard(path, Shard(config=config, split=split, index=0, num_shards=num_shards), keyed)
+
+
+def books_of(records, reason="bad_json"):
+    by_split = {f"{config}/{split}": 0 for config in CONFIGS for split in SPLITS}
+    by_split |= {f"{config}/train": len(rows) for config, rows in records.items()}
+    stage = StageCount(stage="S", element="e", entered=5, kept=3, rejected=2, failed=0, reasons={reason: 2})
+    rows = {config: by_split[f"{config}/train"] for config in CONFIGS}
+    return Books(stages=(stage, stage), rows=rows, rows_by_split=by_split, pair_reasons={reason: 1})
+
+
+def card_of(tmp_path, records, *overrides, reason="bad_json"):
+    output = Output(str(tmp_path))
+    lay_out(tmp_path, records)
+    plan = make_plan(compose([f"out={tmp_path}", *overrides]), Inputs(problems=(), unread=()))
+    write_card(output, plan, books_of(records, reason))
+    return (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
+def yaml_of(card):
+    assert card.startswith("---\n")
+    return yaml.safe_load(card.split("\n---\n")[0].removeprefix("---\n"))
+
+
+def test_the_yaml_holds_features_and_sizes_as_the_files_do(tmp_path):
+    card = card_of(tmp_path, {"sft": [make(SftRow, i) for i in range(3)], "rl": [make(RlRow, 1)]})
+    data = yaml_of(card)
+    infos = {info["config_name"]: info for info in data["dataset_info"]}
+    assert list(infos) == list(CONFIGS)
+    for config, info in infos.items():
+        file = tmp_path / config / "train-00000-of-00001.parquet"
+        stored = json.loads(pq.read_schema(file).metadata[b"huggingface"])["info"]["features"]
+        assert datasets.Features._from_yaml_list(info["features"]) == datasets.Features.from_dict(stored)
+    assert infos["sft"]["splits"][0]["num_examples"] == 3
+    assert infos["sft"]["download_size"] == (tmp_path / "sft" / "train-00000-of-00001.parquet").stat().st_size
+    footer = pq.read_metadata(tmp_path / "sft" / "train-00000-of-00001.parquet")
+    assert infos["sft"]["dataset_size"] == footer.row_group(0).total_byte_size
+    assert "splits" not in infos["trees"]
+    assert data["size_categories"] == ["n<1K"]
+    assert DatasetCard(card).data.to_dict() == data
+
+
+def test_only_splits_with_rows_are_named_and_the_first_table_with_rows_is_the_default(tmp_path):
+    data = yaml_of(card_of(tmp_path, {"step_dpo": [make(StepDpoRow)], "trees": [make(Tree)]}))
+    configs = {config["config_name"]: config for config in data["configs"]}
+    assert list(configs) == list(CONFIGS)
+    assert configs["step_dpo"]["data_files"] == [{"split": "train", "path": "step_dpo/train-*.parquet"}]
+    assert [name for name, config in configs.items() if config.get("default")] == ["step_dpo"]
+
+
+def test_what_whoever_made_it_states_is_in_the_yaml(tmp_path):
+    said = ["card.license=cc-by-4.0", "card.language=[en,zh-Hant]", "card.tags=[math,sft]", "card.pretty_name='A: #1'"]
+    card = card_of(tmp_path, {}, *said)
+    data = yaml_of(card)
+    assert (data["license"], data["language"], data["pretty_name"]) == ("cc-by-4.0", ["en", "zh-Hant"], "A: #1")
+    assert data["tags"] == ["wrongturn", "critique", "preference", "process-reward", "math", "sft"]
+    assert "# A: \\#1\n" in card
+    assert "The licence is `cc-by-4.0`" in card
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("pretty_name", "a\nb"),
+        ("pretty_name", ""),
+        ("license", "MIT License"),
+        ("language", ("English!",)),
+        ("tags", ("a\nb",)),
+    ],
+)
+def test_what_cannot_stand_in_the_yaml_is_refused_before_any_work(name, value):
+    with pytest.raises(ValueError, match=f"card.{name}: expected"):
+        CardSettings(**{name: value})
+
+
+def test_stating_a_licence_makes_no_other_data():
+    assert compose(["card.license=mit"]).config_digest() == compose([]).config_digest()
+    assert compose(["hygiene.duplicates=near"]).config_digest() != compose([]).config_digest()
+
+
+def test_rows_are_real_and_taken_from_the_tables_in_turn(tmp_path):
+    sft = [make(SftRow, i, id=f"s{i}") for i in range(3)]
+    lay_out(tmp_path, {"sft": sft, "rl": [make(RlRow, id="r0", solution="x" * 600)]})
+    rows = real_rows(tmp_path, 3)
+    assert [(config, json.loads(row)["id"]) for config, row in rows] == [("sft", "s0"), ("rl", "r0"), ("sft", "s1")]
+    assert json.loads(rows[0][1]) == json.loads(msgspec.json.encode(sft[0]))
+    assert json.loads(rows[1][1])["solution"] == "x" * 500 + " […100 more characters]"
+
+
+def test_models_are_named_with_revisions_and_what_they_wrote(tmp_path):
+    critiques = [make(Critique, i, agent="a", provenance=provenance("critic")) for i in range(2)]
+    trees = [make(Tree, i, provenance=provenance("actor", "1f")) for i in range(3)]
+    lay_out(tmp_path, {"trees": trees, "critiques": critiques})
+    assert [(by.role, by.model, by.revision, by.texts) for by in models(tmp_path)] == [
+        ("actor", "actor", "1f", 3),
+        ("a", "critic", "r", 2),
+    ]
+
+
+def test_nothing_that_a_run_holds_breaks_out_of_its_place(tmp_path):
+    records = {
+        "sft": [make(SftRow, id=HOSTILE, view=HOSTILE)],
+        "trees": [make(Tree, provenance=provenance(HOSTILE, "|" + HOSTILE))],
+        "rejections": [Rejection(stage="S", key="k", problem_id="p", reason="r", detail=HOSTILE)],
+    }
+    plain = card_of(tmp_path / "plain", {"sft": [make(SftRow)], "trees": [make(Tree, provenance=provenance())]})
+    card = card_of(tmp_path / "hostile", records, f"actor.stop=[{json.dumps(HOSTILE)}]", reason=HOSTILE)
+    assert yaml_of(card)["configs"] == yaml_of(plain)["configs"]
+    assert "\u202e" not in card
+    assert "49" not in card.partition("## How it was made")[0]  # What looks like a template is text.
+    outside = _outside_code(card)
+    for mark in ("evil", "<script>", "# Heading", "{{"):
+        assert mark not in outside
+    assert outside.count("</details>") == _outside_code(plain).count("</details>") == 2
+    headings = re.findall(r"^#+ .*", outside, re.MULTILINE)
+    assert headings == re.findall(r"^#+ .*", _outside_code(plain), re.MULTILINE)
+    models_table = outside.partition("| texts by |")[2].partition("\n\n")[0]
+    assert {line.replace("\\|", "").count("|") for line in models_table.splitlines()[1:]} == {6}
+
+
+def _outside_code(card):
+    """The Markdown that is no code: blocks go by their fences, then spans by their runs of backticks (CommonMark)."""
+    lines, fence = [], ""
+    for line in card.split("\n---\n", 1)[1].split("\n"):
+        run = re.match(r"`{3,}", line)
+        if fence:
+            fence = "" if run and run[0] >= fence and line.strip("`").strip() == "" else fence
+        elif run and "`" not in line[run.end() :]:
+            fence = run[0]
+        else:
+            lines.append(line)
+    assert not fence
+    return re.sub(r"(?<!`)(`+)(?!`)(.*?)(?<!`)\1(?!`)", "", "\n".join(lines))
+
+
+def test_marks_of_code_are_longer_than_any_within():
+    assert in_code("a") == "`a`"
+    assert in_code("a `b` c") == "``a `b` c``"
+    assert in_code("`") == "`` ` ``"
+    assert in_code("a\n|b", in_table=True) == "`a \\|b`"
+    assert in_code("") == "(none)"
+    assert in_block("a\n```\nb", "text") == "````text\na\n```\nb\n````"
+
+
+def test_the_config_names_neither_passwords_nor_where_the_data_lay(tmp_path):
+    settings = compose(
+        ["engine=openai", "engine.url=https://host/v1", "engine.model=m", f"out={tmp_path}", "journal=/j.db"]
+    )
+    settings = msgspec.structs.replace(settings, seed=7, card=CardSettings(pretty_name="https://me:secret@host/v1"))
+    text = config_yaml(settings)
+    assert "secret" not in text
+    assert str(tmp_path) not in text
+    plain = yaml.safe_load(text)
+    assert (plain["seed"], plain["engine"]["url"], plain["card"]["pretty_name"]) == (
+        7,
+        "https://host/v1",
+        "https://host/v1",
+    )
+    assert "journal" not in plain
+    assert has_credentials("see https://me:secret@host/v1")
+    assert not has_credentials("https://host/v1, mail me@host, git@host:a/b")
+
+
+def test_a_card_of_part_of_a_run_says_so_and_names_test_sets(tmp_path):
+    tests = "hygiene.test_sets=[/home/me/sets/math500.jsonl]"
+    output = Output(str(tmp_path))
+    lay_out(tmp_path, {}, num_shards=2)
+    plan = msgspec.structs.replace(make_plan(compose([tests]), Inputs(problems=(), unread=())), num_shards=2)
+    write_card(output, plan, books_of({}))
+    card = (tmp_path / "README.md").read_text()
+    assert "1 of 2 shards are written" in card
+    assert "No table for trainers has a row." in card
+    assert "Kept out are the questions of `math500.jsonl`: " in card
+    assert "share 50% of the shorter question's runs of 13 words" in card
+    assert "None was named to be kept out" in card_of(tmp_path / "other", {})
