@@ -13,7 +13,7 @@ import yaml
 
 from pipelines.manifest import Books
 from pipelines.settings import CardSettings, Settings
-from pipelines.shards import SPLITS, read_file, read_rows, table_files
+from pipelines.shards import SPLITS, features_of, read_file, read_rows, table_files, table_schema
 from schemas import Record, visible
 from schemas.arrow import CONFIGS, arrow_schema
 
@@ -75,9 +75,7 @@ def _config(config: str, books: Books, *, is_first: bool) -> dict[str, Any]:
 
 def _info(out: Path, config: str, books: Books) -> dict[str, Any]:
     """`dataset_info` of a table. Bytes are those of its Parquet files, before and after compression."""
-    import datasets
-
-    features = datasets.Features.from_arrow_schema(arrow_schema(CONFIGS[config]))
+    features = features_of(table_schema(out, config))
     sizes = {split: _sizes(out / config, split) for split in splits_with_rows(config, books)}
     info: dict[str, Any] = {"config_name": config, "features": features._to_yaml_list()}
     if books.rows[config]:  # Of a split without rows nothing may be said: `datasets` would look for the rows.

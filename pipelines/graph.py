@@ -44,5 +44,5 @@ def build(
     ends = [trees.failed, paths.rejected, criticised.rejected, criticised.failed, panels.rejected, panels.failed]
     ends += [verified.rejected, verified.failed, pipeline | "Unread" >> beam.Create(unread)]
     (trees.kept, paths.kept, criticised.kept, panels.kept, verified.kept, *ends) | WriteShards(
-        settings.out, tuple(shards), plan.num_shards, settings.export, plan.context
+        settings.out, tuple(shards), plan.num_shards, settings.export, plan.context, plan.images
     )

@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.errors import UserError
-from schemas import Record, digest, uniform
-from schemas.arrow import CONFIGS, arrow_schema, to_row
+from schemas import Image, Origin, Record, digest, uniform
+from schemas.arrow import CONFIGS, IMAGE, arrow_schema, to_pictured_row, to_row
 
 Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")
@@ -70,28 +70,49 @@ def all_shards(indices: Iterable[int], num_shards: int) -> list[Shard]:
     ]
 
 
-def _features(schema: pa.Schema) -> bytes:
-    """The schema as `datasets` wants it in a file's metadata, so that loading needs no guess even without rows."""
+def features_of(schema: pa.Schema) -> Any:
+    """The schema as `datasets.Features`, images as its `Image`."""
     import datasets
 
-    features = datasets.Features.from_arrow_schema(schema)
-    return json.dumps({"info": {"features": features.to_dict()}}, sort_keys=True).encode()
+    kept_as_image = dict(datasets.Features.from_arrow_schema(pa.schema([pa.field("image", IMAGE)])))["image"]
+
+    def shown(feature: Any) -> Any:
+        if feature == kept_as_image:
+            return datasets.Image()
+        if isinstance(feature, dict):
+            return {name: shown(inner) for name, inner in feature.items()}
+        return datasets.List(shown(feature.feature)) if isinstance(feature, datasets.List) else feature
+
+    return datasets.Features(shown(dict(datasets.Features.from_arrow_schema(schema.remove_metadata()))))
 
 
 @functools.cache
-def file_schema(record: type[Record]) -> pa.Schema:
-    """Arrow schema of a file of `record`, with Hugging Face's features beside it."""
-    schema = arrow_schema(record)
-    return schema.with_metadata({"huggingface": _features(schema)})
+def file_schema(record: type[Record], *, images: bool = False) -> pa.Schema:
+    """Arrow schema of a file of `record`, with Hugging Face's features beside it, so that loading needs no guess."""
+    schema = arrow_schema(record, images=images)
+    info = {"info": {"features": features_of(schema).to_dict()}}
+    return schema.with_metadata({"huggingface": json.dumps(info, sort_keys=True).encode()})
 
 
-def write_shard(out: Path, shard: Shard, rows: Sequence[tuple[str, Record]]) -> None:
+def table_schema(out: Path, config: str) -> pa.Schema:
+    """The schema that the files of a table have; the record's where there is no file."""
+    file = next(iter(table_files(out, config)), None)
+    return arrow_schema(CONFIGS[config]) if file is None else pq.read_schema(file).remove_metadata()
+
+
+def write_shard(
+    out: Path,
+    shard: Shard,
+    rows: Sequence[tuple[str, Record]],
+    images: Mapping[str, Sequence[Image]] | None = None,
+) -> None:
     """Writes a file whole or not at all: sorted by key, under a temporary name first.
 
     Args:
       out: the output folder.
       shard: which file.
       rows: key and record; equal inputs in any order give equal bytes.
+      images: those of the rows' problems, by the problems' ids; None where no problem of the run has any.
 
     Raises:
       DuplicateRow: two different rows have the same key; names it.
@@ -101,7 +122,7 @@ def write_shard(out: Path, shard: Shard, rows: Sequence[tuple[str, Record]]) -> 
     for (key, record), (next_key, next_record) in itertools.pairwise(ordered):
         if key == next_key:
             raise DuplicateRow(f"{shard.path}: two rows have the key {key!r}: {record!r:.300} and {next_record!r:.300}")
-    schema = file_schema(CONFIGS[shard.config])
+    schema = file_schema(CONFIGS[shard.config], images=images is not None)
     path = out / shard.path
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -110,7 +131,7 @@ def write_shard(out: Path, shard: Shard, rows: Sequence[tuple[str, Record]]) -> 
         with temporary.open("xb") as sink, pq.ParquetWriter(sink, schema, compression="zstd") as writer:
             # Without rows there is no group at all: loaders stumble over an empty one.
             for start in range(0, len(ordered), _ROWS_IN_GROUP):
-                group = [to_row(record) for _, record in ordered[start : start + _ROWS_IN_GROUP]]
+                group = [_plain(record, images) for _, record in ordered[start : start + _ROWS_IN_GROUP]]
                 writer.write_table(pa.Table.from_pylist(group, schema=schema))
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
@@ -124,6 +145,13 @@ def write_shard(out: Path, shard: Shard, rows: Sequence[tuple[str, Record]]) -> 
         # Nothing can be taken away where nothing can be written; the next run does that.
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _plain(record: Record, images: Mapping[str, Sequence[Image]] | None) -> dict[str, Any]:
+    if images is None:
+        return to_row(record)
+    origin = getattr(record, "origin", None)
+    return to_pictured_row(record, images.get(origin.problem_id, ()) if isinstance(origin, Origin) else ())
 
 
 def read_rows(out: Path, config: str, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
@@ -166,8 +194,8 @@ def is_shard(path: Path) -> bool:
         schema = pq.read_schema(path)
     except (pa.ArrowException, OSError):
         return False
-    wanted = file_schema(CONFIGS[path.parent.name])
-    return bool(schema.equals(wanted) and schema.metadata == wanted.metadata)
+    wanted = (file_schema(CONFIGS[path.parent.name], images=images) for images in (False, True))
+    return any(schema.equals(each) and schema.metadata == each.metadata for each in wanted)
 
 
 @contextlib.contextmanager
@@ -180,7 +208,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 def _check_columns(path: Path, schema: pa.Schema) -> None:
     record = CONFIGS.get(path.parent.name)
-    if record and not schema.equals(arrow_schema(record)):
+    if record and not any(schema.equals(arrow_schema(record, images=images)) for images in (False, True)):
         strange = sorted({*schema.names} ^ {*arrow_schema(record).names}) or ["of another type"]
         raise _unreadable(path, f"its columns are not those of {path.parent.name} ({', '.join(strange)[:200]})")
 

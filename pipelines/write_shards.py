@@ -16,6 +16,7 @@ from schemas import (
     Empanelled,
     Examined,
     Failure,
+    Image,
     PathAlone,
     PathPair,
     Record,
@@ -24,7 +25,7 @@ from schemas import (
     Stage,
     Tree,
 )
-from schemas.arrow import CONFIGS
+from schemas.arrow import CONFIGS, SHOW_IMAGES
 
 STAGE: Stage = "WriteShards"
 
@@ -35,6 +36,9 @@ ShardName = tuple[str, str, int]
 
 Row = tuple[str, bytes]
 """Sort key and encoded record."""
+
+_IMAGES_OF = "\0images of "
+"""Begins the key of a problem's images; ids hold no U+0000."""
 
 
 @dataclasses.dataclass
@@ -50,12 +54,14 @@ class WriteShards(beam.PTransform):
     num_shards: int
     export: ExportSettings
     context: Context
+    images: bool = False
+    """Whether problems of the run have images, which tables then show."""
 
     def expand(self, flows: Any) -> Any:
         """One output: the path of every file written, below `out`.
 
         Args:
-          flows: whatever left the stages, one PCollection for each kind of record.
+          flows: whatever left the stages, one PCollection for each kind of record; trees stand first.
         """
         # Rows are made before the flows are joined: joined records of several types would be pickled.
         rows = [
@@ -69,6 +75,9 @@ class WriteShards(beam.PTransform):
             | "ListShards" >> beam.Create(all_shards(self.shards, self.num_shards))
             | "NoRowYet" >> beam.Map(_no_row_yet).with_output_types(tuple[ShardName, Row])
         )
+        if self.images:
+            made = flows[0] | "MakeImages" >> beam.FlatMap(self._pictures).with_output_types(tuple[ShardName, Row])
+            rows = [*rows, made]
         return (
             (*rows, files)
             | beam.Flatten()
@@ -110,12 +119,34 @@ class WriteShards(beam.PTransform):
             key = f"{problem_id}/{_row_id(row)}"
             yield (config, split, shard_of(problem_id, self.num_shards)), (key, msgspec.msgpack.encode(row))
 
+    def _pictures(self, tree: Tree) -> Iterator[tuple[ShardName, Row]]:
+        """A problem's images, once for each table that shows them: they are no rows."""
+        problem = tree.problem
+        split = split_of(problem.id, self.export.validation_share)
+        encoded = msgspec.msgpack.encode(problem.images)
+        for config in SHOW_IMAGES if problem.images else ():
+            yield (config, split, shard_of(problem.id, self.num_shards)), (f"{_IMAGES_OF}{problem.id}", encoded)
+
     def _write(self, gathered: tuple[ShardName, Iterable[Row]]) -> str:
-        (config, split, index), rows = gathered
+        (config, split, index), encoded = gathered
+        rows, images = _apart(encoded)
         shard = Shard(config=config, split=split, index=index, num_shards=self.num_shards)  # type: ignore[arg-type]
         decoder = msgspec.msgpack.Decoder(CONFIGS[config])
-        write_shard(Path(self.out), shard, [(key, decoder.decode(data)) for key, data in rows if data])
+        records = [(key, decoder.decode(data)) for key, data in rows if data]
+        write_shard(Path(self.out), shard, records, images if self.images else None)
         return shard.path
+
+
+def _apart(encoded: Iterable[Row]) -> tuple[list[Row], dict[str, tuple[Image, ...]]]:
+    """Rows, and images by the ids of their problems."""
+    decoder = msgspec.msgpack.Decoder(tuple[Image, ...])
+    rows, images = [], {}
+    for key, data in encoded:
+        if key.startswith(_IMAGES_OF):
+            images[key.removeprefix(_IMAGES_OF)] = decoder.decode(data)
+        else:
+            rows.append((key, data))
+    return rows, images
 
 
 def exported(record: Record, settings: ExportSettings, context: Context) -> Iterator[Record]:
