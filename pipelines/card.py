@@ -197,7 +197,7 @@ def write_card(output: Output, plan: Plan, books: Books) -> None:
         written=len({path.name.partition("-")[2] for path in table_files(output.path, "rejections")}),
         num_shards=plan.num_shards,
         examples=[(config, in_block(row, "json")) for config, row in real_rows(output.path, _NUM_ROWS)],
-        fields={config: in_block(columns(config), "text") for config in TRAINED_ON},
+        fields={config: in_block(columns(output.path, config), "text") for config in TRAINED_ON},
         models=_models(output),
         stages=_stages(books),
         pair_reasons=", ".join(f"{in_code(reason)} {count}" for reason, count in books.pair_reasons.items()),

@@ -15,7 +15,7 @@ from pipelines.manifest import Books
 from pipelines.settings import CardSettings, Settings
 from pipelines.shards import SPLITS, features_of, read_file, read_rows, table_files, table_schema
 from schemas import Record, visible
-from schemas.arrow import CONFIGS, arrow_schema
+from schemas.arrow import CONFIGS
 
 TRAINED_ON = ("sft", "critique_dpo", "step_dpo", "prm", "refine", "refine_chat", "rl")
 """Tables that trainers read, the likeliest first."""
@@ -151,9 +151,9 @@ def models(out: Path) -> list[Model]:
     ]
 
 
-def columns(config: str) -> str:
+def columns(out: Path, config: str) -> str:
     """Columns of a table with their Arrow types."""
-    return "\n".join(f"{field.name}: {field.type}" for field in arrow_schema(CONFIGS[config]))
+    return "\n".join(f"{field.name}: {field.type}" for field in table_schema(out, config))
 
 
 def config_yaml(settings: Settings) -> str:

@@ -83,9 +83,7 @@ def make_plan(settings: Settings, inputs: Inputs) -> Plan:
         if panel.compose_template
         else None
     )
-    critique_instruction = load_template("export_critique", key="export", gaps=frozenset({"problem", "solution"}))
-    solve_instruction = load_template("export_solve", key="export", gaps=_ACTOR_GAPS)
-    refine_instruction = load_template("export_refine", key="export", gaps=frozenset({"critique"}))
+    instructions = _instructions()
     num_shards = max(1, -(-len(inputs.problems) // settings.runner.problems_per_shard))
     # A fix release does not change data; anything else may.
     release = re.match(r"\d+\.\d+", package_version())
@@ -99,7 +97,7 @@ def make_plan(settings: Settings, inputs: Inputs) -> Plan:
         critics,
         meta,
         compose,
-        critique_instruction,
+        instructions["critique_instruction"],
         release[0],
     )
     return Plan(
@@ -111,12 +109,15 @@ def make_plan(settings: Settings, inputs: Inputs) -> Plan:
         critics=critics,
         meta=meta,
         compose=compose,
-        context=Context(
-            config_digest=config_digest,
-            version=package_version(),
-            critique_instruction=critique_instruction,
-            solve_instruction=solve_instruction,
-            refine_instruction=refine_instruction,
-        ),
+        context=Context(config_digest=config_digest, version=package_version(), **instructions),
         images=any(problem.images for problem in inputs.problems),
     )
+
+
+def _instructions() -> dict[str, Template]:
+    """The user turns of rows that trainers read, by their names in `Context`."""
+    return {
+        "critique_instruction": load_template("export_critique", key="export", gaps=frozenset({"problem", "solution"})),
+        "solve_instruction": load_template("export_solve", key="export", gaps=_ACTOR_GAPS),
+        "refine_instruction": load_template("export_refine", key="export", gaps=frozenset({"critique"})),
+    }

@@ -2,9 +2,9 @@
 
 A column that is all null, or a shard without a row, therefore has the same type as any other.
 
-Where a run's problems have images, its tables show them in the form of `datasets`' `Image`: in the problem where a table
-has the problem as a record, and in a column `images` of its own where trainers read. Elsewhere there is no such column,
-for trainers take a table with one for a table that needs a model with eyes.
+Where a run's problems have images, tables show them in the form of `datasets`' `Image`: in the problem where a table
+has the problem as a record, and in a last column `images` where trainers read. Runs without images have no such column:
+trainers take a table that has one for data of a model that sees.
 """
 
 from collections.abc import Sequence

@@ -1,19 +1,18 @@
 """What every source of problems shares: settings, the error of a source that cannot work, and the reading loop."""
 
-import base64
-import binascii
 import dataclasses
 import decimal
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import msgspec
 
 from pipelines.errors import UserError
+from pipelines.problems.images import ImageError, read_images
 from schemas import Image, Problem, Record, Rejection, digest
 
 Reason = Literal[
@@ -59,7 +58,6 @@ ALIASES: dict[str, tuple[str, ...]] = {
 _MAX_EXPONENT = 400
 _MAX_ID_CHARS = 1000
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
-_MEDIA_TYPES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
 
 
 class ProblemError(UserError):
@@ -72,9 +70,9 @@ class Columns(Record, frozen=True, kw_only=True):
     question: str = "question"
     answer: str = "answer"
     id: str | None = None
-    """None: ids are digests of (source, question, answer)."""
+    """None: ids are digests of (source, question, answer), and of the images where there are any."""
     images: str | None = None
-    """Column with bytes, data URLs, paths beside the file, or lists of these. None: no images."""
+    """Column with bytes, base64, data URLs, paths beside the file, or lists of these. None: no images."""
     metadata: tuple[str, ...] = ()
     """Columns kept as they are in `Problem.metadata`."""
 
@@ -101,6 +99,8 @@ class Tabular(Record, frozen=True, kw_only=True):
     """Rows read after those, unfit ones included, so that skip and limit cut a set into parts. None: all."""
     max_question_chars: int = 20_000
     """A longer question is rejected."""
+    max_image_bytes: int = 10_000_000
+    """A larger file of an image is rejected."""
 
 
 class GymProblems(Record, frozen=True, tag_field="kind", tag="reasoning_gym", kw_only=True):
@@ -177,6 +177,7 @@ def check_tabular(settings: Tabular) -> None:
         ("skip", settings.skip, 0),
         ("limit", settings.limit, 1),
         ("max_question_chars", settings.max_question_chars, 1),
+        ("max_image_bytes", settings.max_image_bytes, 1),
     ):
         if value is not None and value < least:
             raise ProblemError(f"problems.{name}: need a number >= {least}, got {value}")
@@ -245,13 +246,16 @@ def _problem(row: Row, settings: Tabular) -> Problem:
     source = settings.source or row.source
     question = _question(row.values, columns.question, settings.max_question_chars)
     answer = _answer(row.values, settings)
+    images = _images(row.values, row.folder, settings)
+    # The same words about another picture are another problem.
+    content = (source, question, answer, *(sha256(image.bytes).hexdigest() for image in images))
     return Problem(
-        id=digest(source, question, answer) if columns.id is None else _id(row.values, columns.id),
+        id=digest(*content) if columns.id is None else _id(row.values, columns.id),
         source=source,
         domain=settings.domain,
         question=question,
         answer=answer,
-        images=() if columns.images is None else _images(row.values.get(columns.images), row.folder, columns.images),
+        images=images,
         metadata=_metadata(row.values, columns.metadata),
     )
 
@@ -351,40 +355,14 @@ def _metadata(values: Mapping[str, Any], names: tuple[str, ...]) -> str:
         raise _Unfit("metadata_not_json", f"columns {_brief(list(kept))} cannot be written as JSON: {error}") from None
 
 
-def _images(value: Any, folder: Path | None, column: str) -> tuple[Image, ...]:
-    if value is None or value == "":
+def _images(values: Mapping[str, Any], folder: Path | None, settings: Tabular) -> tuple[Image, ...]:
+    column = settings.columns.images
+    if column is None:
         return ()
-    return tuple(_image(item, folder, column) for item in (value if isinstance(value, list) else [value]))
-
-
-def _image(value: Any, folder: Path | None, column: str) -> Image:
-    """An image from bytes, a data URL, a path, or the `{bytes, path}` of `datasets`. Its type is read off its bytes."""
-    if isinstance(value, dict):
-        value = value.get("bytes") or value.get("path")
     try:
-        if isinstance(value, str) and value.startswith("data:"):
-            value = base64.b64decode(value.partition(",")[2], validate=True)
-        elif isinstance(value, str) and folder is not None and (path := _beside(value, folder)):
-            value = path.read_bytes()
-    except (OSError, ValueError, binascii.Error) as error:
-        said = error.strerror if isinstance(error, OSError) else str(error)
-        raise _Unfit("bad_image", f"{column!r} cannot be read: {said}") from None
-    if not isinstance(value, bytes):
-        raise _Unfit(
-            "bad_image", f"{column!r} is {_brief(value)}, expected bytes, a data URL or a path beside the file"
-        )
-    if value[:4] == b"RIFF" and value[8:12] == b"WEBP":
-        return Image(bytes=value, media_type="image/webp")
-    for magic, media_type in _MEDIA_TYPES.items():
-        if value.startswith(magic):
-            return Image(bytes=value, media_type=media_type)
-    raise _Unfit("bad_image", f"{column!r} starts with {value[:8]!r}, expected PNG, JPEG, GIF or WebP")
-
-
-def _beside(value: str, folder: Path) -> Path | None:
-    """The file of that name in the folder or below it: no row reaches for files that lie elsewhere."""
-    path = Path(os.path.normpath(folder / value))
-    return path if path.is_relative_to(os.path.normpath(folder)) and path.is_file() else None
+        return read_images(values.get(column), folder, column, settings.max_image_bytes)
+    except ImageError as error:
+        raise _Unfit("bad_image", str(error)) from None
 
 
 def _brief(value: Any) -> str:

@@ -34,7 +34,7 @@ _VARIABLES = {
     _OTHER: "var(--other)",
     _PAPER: "var(--paper)",
 }
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 11,
     "text.parse_math": False,
@@ -128,8 +128,8 @@ def funnel(axes: Axes, stages: Sequence[StageCount]) -> None:
         axes.barh(names, counts, left=left, color=colour, label=name, height=0.7)
         left = [before + count for before, count in zip(left, counts, strict=True)]
     for i, stage in enumerate(stages):
-        share = f"  {stage.kept:,} of {stage.entered:,}"
-        axes.text(left[i], i, share, va="center", fontsize=10)
+        share = f"{stage.kept:,} of {stage.entered:,}"
+        axes.annotate(share, (left[i], i), (6, 0), textcoords="offset points", va="center", fontsize=10)
     axes.set_xlim(0, max([*left, 1]) * 1.18)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
@@ -167,9 +167,11 @@ def positions(axes: Axes, facts: Facts) -> None:
         (-0.2, "located by rollouts", facts.located, _REJECTED),
         (0.2, "named by kept critiques", facts.named, _KEPT),
     ):
-        axes.bar([step + shift for step in steps], [counts.get(step, 0) for step in steps], 0.38, color=colour, label=name)
+        axes.bar(
+            [step + shift for step in steps], [counts.get(step, 0) for step in steps], 0.38, color=colour, label=name
+        )
     axes.set_xlabel("first wrong step")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
     axes.legend(fontsize=8.5, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
     axes.grid(visible=False, axis="x")
 
@@ -177,7 +179,10 @@ def positions(axes: Axes, facts: Facts) -> None:
 @_drawing(4.4, 2.7)
 def lengths(axes: Axes, facts: Facts) -> None:
     """Critiques by length."""
-    last = max((i for i, pair in enumerate(zip(facts.lengths_kept, facts.lengths_rejected, strict=True)) if any(pair)), default=0)
+    last = max(
+        (i for i, pair in enumerate(zip(facts.lengths_kept, facts.lengths_rejected, strict=True)) if any(pair)),
+        default=0,
+    )
     starts = [i * LENGTH_STEP for i in range(last + 1)]
     below = [0] * len(starts)
     for name, counts, colour in (("kept", facts.lengths_kept, _KEPT), ("rejected", facts.lengths_rejected, _REJECTED)):
@@ -197,7 +202,9 @@ def labels(axes: Axes, facts: Facts) -> None:
     for decision, colour in (("kept", _KEPT), ("rejected", _REJECTED)):
         counts = [facts.labels.get(f"{name} {decision}", 0) for name in names]
         bars = axes.bar([f"of {name} paths" for name in names], counts, 0.6, bottom=below, color=colour, label=decision)
-        axes.bar_label(bars, labels=[f"{count:,}" if count else "" for count in counts], label_type="center", color=_PAPER)
+        axes.bar_label(
+            bars, labels=[f"{count:,}" if count else "" for count in counts], label_type="center", color=_PAPER
+        )
         below = [before + count for before, count in zip(below, counts, strict=True)]
     axes.legend(fontsize=8.5, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
     axes.grid(visible=False, axis="x")

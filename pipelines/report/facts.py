@@ -116,7 +116,9 @@ class _Votes:
         """One entry an agent, by name."""
         names = ("votes", "verdict_right", "wrong_paths", "step_right")
         return tuple(
-            AgentFacts(name=agent, reliability=self.reliability[agent] / counts["votes"], **{n: counts[n] for n in names})
+            AgentFacts(
+                name=agent, reliability=self.reliability[agent] / counts["votes"], **{n: counts[n] for n in names}
+            )
             for agent, counts in sorted(self.agents.items())
         )
 

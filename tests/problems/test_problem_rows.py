@@ -242,10 +242,10 @@ def test_media_types(start: bytes, media_type: str) -> None:
 @pytest.mark.parametrize(
     ("value", "detail"),
     [
-        ("gone.png", "'image' is 'gone.png', expected bytes, a data URL or a path beside the file"),
+        ("gone.png", "'image' is 'gone.png', expected bytes, base64, a data URL or a path beside the file"),
         (b"<svg>", "'image' starts with b'<svg>', expected PNG, JPEG, GIF or WebP"),
         ("data:image/png;base64,@", "'image' cannot be read: Only base64 data is allowed"),
-        (7, "'image' is 7, expected bytes, a data URL or a path beside the file"),
+        (7, "'image' is 7, expected bytes, base64, a data URL or a path beside the file"),
     ],
 )
 def test_bad_image(value: Any, detail: str, tmp_path: Path) -> None:

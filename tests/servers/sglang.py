@@ -62,8 +62,8 @@ def smollm2_folder() -> Path:
 
 
 def _environment() -> dict[str, str]:
-    # The launcher's folder holds a module of SGLang's name, this one: it must not stand on SGLang's path. One thread, for
-    # several wait for each other busily: where something else needs a core they are many times slower.
+    # The launcher's folder holds a module of SGLang's name, this one: it must not stand on SGLang's path. One thread,
+    # for several wait for each other busily: where something else needs a core they are many times slower.
     return os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
 
 
