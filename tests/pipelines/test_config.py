@@ -101,7 +101,7 @@ BAD = [
     (
         "problems=nope",
         "In 'config': Could not find 'problems/nope' Available options in 'problems': file gsm8k_file hub math_file "
-        "reasoning_gym simulated sums",
+        "reasoning_gym shapes simulated sums",
     ),
     (
         "engine=gpt",

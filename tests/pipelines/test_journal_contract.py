@@ -245,9 +245,8 @@ def test_kill_9_loses_nothing_that_was_acknowledged(place):
     lines = [process.stdout.readline() for _ in range(200)]
     os.kill(process.pid, signal.SIGKILL)
     # The last line may be cut: only whole ones were acknowledged.
-    # Read on from the same buffer: `communicate` would leave out what it holds already.
-    lines += [line for line in process.stdout if line.endswith("\n")]
-    process.wait()
+    with process:  # Read on from the same buffer: `communicate` would leave out what it holds already.
+        lines += [line for line in process.stdout if line.endswith("\n")]
     acknowledged = {key: sample(text) for line in lines for key, text in json.loads(line).items()}
     with closing(Journal(place)) as journal:
         assert asyncio.run(journal.get(list(acknowledged))) == acknowledged
