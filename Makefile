@@ -19,7 +19,7 @@ check: install
 	$(BIN)/mypy
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 demo: install
 	$(BIN)/wrongturn run
