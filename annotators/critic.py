@@ -79,8 +79,8 @@ def sections(path: Path, view: View, *, first_critique: Critique | None = None, 
 
     This is where the views are enforced: nothing that is not put in here can be in a critic's prompt. A blind
     critic gets the problem and the solution; a contrastive one also the whole right path, whose last line holds the
-    answer; a reference one also the gold answer as such. Images are part of the problem: whoever is shown the problem is
-    shown them, beside this text.
+    answer; a reference one also the gold answer as such. Images are part of the problem: whoever is shown the problem
+    is shown them, beside this text.
 
     Raises:
       ValueError: `first_critique` is by a critic that was shown more than this view allows.

@@ -24,6 +24,8 @@ Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")
 
 _ROWS_IN_GROUP = 1000
+_IMAGE_BYTES_IN_GROUP = 64 * 2**20
+"""Of the images of rows that are written together: each of a problem's rows has them in full until it is packed."""
 _ROWS_READ = 100
 """Rows that are plain values at a time: a large tree takes megabytes then."""
 
@@ -91,7 +93,8 @@ def file_schema(record: type[Record], *, images: bool = False) -> pa.Schema:
     """Arrow schema of a file of `record`, with Hugging Face's features beside it, so that loading needs no guess."""
     schema = arrow_schema(record, images=images)
     info = {"info": {"features": features_of(schema).to_dict()}}
-    return schema.with_metadata({"huggingface": json.dumps(info, sort_keys=True).encode()})
+    # `datasets` drops features whose order within a struct is not the file's: images in problems would stay bytes.
+    return schema.with_metadata({"huggingface": json.dumps(info, sort_keys=not images).encode()})
 
 
 def table_schema(out: Path, config: str) -> pa.Schema:
@@ -130,8 +133,7 @@ def write_shard(
         # Made here, so that nothing that lies there already is written to.
         with temporary.open("xb") as sink, pq.ParquetWriter(sink, schema, compression="zstd") as writer:
             # Without rows there is no group at all: loaders stumble over an empty one.
-            for start in range(0, len(ordered), _ROWS_IN_GROUP):
-                group = [_plain(record, images) for _, record in ordered[start : start + _ROWS_IN_GROUP]]
+            for group in _groups((record for _, record in ordered), images):
                 writer.write_table(pa.Table.from_pylist(group, schema=schema))
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
@@ -147,11 +149,31 @@ def write_shard(
             temporary.unlink(missing_ok=True)
 
 
-def _plain(record: Record, images: Mapping[str, Sequence[Image]] | None) -> dict[str, Any]:
-    if images is None:
-        return to_row(record)
+def _groups(records: Iterable[Record], images: Mapping[str, Sequence[Image]] | None) -> Iterator[list[dict[str, Any]]]:
+    """Plain rows that are written together: so many, or as many as have images that fit into memory."""
+    group: list[dict[str, Any]] = []
+    size = 0
+    for record in records:
+        row = to_row(record) if images is None else _pictured(record, images)
+        weight = 0 if images is None else _image_bytes(row)
+        if group and (len(group) == _ROWS_IN_GROUP or size + weight > _IMAGE_BYTES_IN_GROUP):
+            yield group
+            group, size = [], 0
+        group.append(row)
+        size += weight
+    if group:
+        yield group
+
+
+def _pictured(record: Record, images: Mapping[str, Sequence[Image]]) -> dict[str, Any]:
     origin = getattr(record, "origin", None)
     return to_pictured_row(record, images.get(origin.problem_id, ()) if isinstance(origin, Origin) else ())
+
+
+def _image_bytes(row: Mapping[str, Any]) -> int:
+    problem = row.get("problem")
+    shown = problem["images"] if isinstance(problem, dict) else row.get("images", ())
+    return sum(len(image["bytes"]) for image in shown)
 
 
 def read_rows(out: Path, config: str, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
@@ -173,8 +195,10 @@ def read_file(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict
     """
     with _reading(path), pq.ParquetFile(path) as file:
         _check_columns(path, file.schema_arrow)
-        for batch in file.iter_batches(batch_size=_ROWS_READ, columns=columns):
-            yield from batch.to_pylist()
+        # A batch would take rows of several groups, however large the images are that made them several.
+        for group in range(file.num_row_groups):
+            for batch in file.iter_batches(batch_size=_ROWS_READ, row_groups=[group], columns=columns):
+                yield from batch.to_pylist()
 
 
 def num_rows(path: Path) -> int:

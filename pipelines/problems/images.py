@@ -67,8 +67,11 @@ def _data(value: Any, folder: Path | None, max_bytes: int) -> bytes | None:
 
 def _beside(value: str, folder: Path) -> Path | None:
     """The file of that name in the folder or below it: no row reaches for files that lie elsewhere, nor does a link."""
-    path = (folder / value).resolve()
-    return path if path.is_relative_to(folder.resolve()) and path.is_file() else None
+    try:
+        path = (folder / value).resolve()
+        return path if path.is_relative_to(folder.resolve()) and path.is_file() else None
+    except (OSError, RuntimeError):  # Base64 is longer than a name may be; a link may lead to itself.
+        return None
 
 
 def _brief(value: Any) -> str:
