@@ -34,7 +34,11 @@ _MOST_DIFFERING, _LONGEST_LINE = 60, 60
 _MOST_WALKED = 100
 """Steps of a solution that is walked at most."""
 
-_CONTROL = r'"\\\x00-\x1f'
+_CONTROL = r'"\\\x00-\x1f\x7f'
+
+_ESCAPED_IN_JSON = re.compile(f"[{_CONTROL}]")
+_SYNTAX = re.compile(r"[\\^$.*+?()\[\]{}|]")
+"""What means something in a regular expression, outside of a class."""
 
 _MARKER = re.compile(r"^\s*Step \d+:")
 
@@ -148,17 +152,26 @@ def _walk_schema(steps: Sequence[str]) -> dict[str, Any]:
 def _differing(text: str) -> dict[str, Any]:
     """Schema of a line that is not `text`: it leaves it at some character, or goes on where it ends.
 
-    Longer texts are left free: the pattern grows with the square of the length.
+    A text with a character that JSON escapes is left there at the latest: some servers hold a pattern against what a
+    string says, others against how it is written. Longer texts are left free: the pattern grows with the square of
+    the length.
     """
     if len(text) > _MOST_DIFFERING:
         return _TEXT | {"minLength": 1}
-    branches = [f"{re.escape(text[:i])}[^{_escaped_in_class(char)}{_CONTROL}]" for i, char in enumerate(text)]
-    line = f"[^{_CONTROL}]{{0,{_LONGEST_LINE}}}"
-    return {"type": "string", "pattern": f"^(?:(?:{'|'.join(branches)}){line}|{re.escape(text)}[^{_CONTROL}]{line})$"}
+    plain = _ESCAPED_IN_JSON.split(text, maxsplit=1)[0]
+    branches = [f"{_escaped(plain[:i])}[^{_escaped_in_class(char)}{_CONTROL}]" for i, char in enumerate(plain)]
+    branches.append(f"{_escaped(plain)}[^{_CONTROL}]")
+    return {"type": "string", "pattern": f"^(?:{'|'.join(branches)})[^{_CONTROL}]{{0,{_LONGEST_LINE}}}$"}
+
+
+def _escaped(text: str) -> str:
+    """As JSON Schema's regular expressions want it: `re.escape` escapes more, and servers drop such a pattern."""
+    return _SYNTAX.sub(r"\\\g<0>", text)
 
 
 def _escaped_in_class(char: str) -> str:
-    return f"\\{char}" if char in "]^-\\" else char
+    """By its number where it means something in a class: llama.cpp's two grammars have no other way in common."""
+    return f"\\x{ord(char):02x}" if char in "[]^-" else char
 
 
 def _object(properties: dict[str, Any], required: Sequence[str] | None = None) -> dict[str, Any]:

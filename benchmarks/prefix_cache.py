@@ -1,6 +1,6 @@
 """What our order of requests is worth to a server: the share of prompt tokens that its prefix cache already held.
 
-    python -m benchmarks.prefix_cache [--quick] [--server NAME=URL,URL ...]
+    python -m benchmarks.prefix_cache [--quick] [--only NAME ...] [--out FILE]
 
 Trees are grown on the simulated server, a bounded number at a time, and what they ask is recorded. The same requests
 then go, one token each, to real servers and to the simulated server's accounting:
@@ -12,20 +12,25 @@ then go, one token each, to real servers and to the simulated server's accountin
 
 Each arrangement begins its prompts with a line of its own, so that none meets what another left in the cache. The
 trees together are several times as large as the caches (the simulated one holds twice as many trees as are in flight):
-in a run of any size they are, too. llama.cpp is started here
-where it is installed; vLLM and SGLang are given by URL, two each (`--server vllm=http://127.0.0.1:8000,http://…:8001`),
-started with the flags that `docs/engines.md` names; what was not given is listed as such. The last line's keys are the
-simulated server's figures; real servers stand under their names.
+in a run of any size they are, too. All servers are started here, two of a kind, one thread each: llama.cpp where it is
+installed, vLLM and SGLang where WRONGTURN_VLLM_PYTHON and WRONGTURN_SGLANG_PYTHON (or the places that
+`tests/servers/install_*.sh` use) hold an interpreter. What is absent is listed with the reason. The last line's keys
+are the simulated server's figures; real servers stand under their names.
 """
 
 import argparse
 import asyncio
 import contextlib
+import importlib.util
 import random
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Literal, get_args
 
 import msgspec
+import pytest
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -37,12 +42,13 @@ from mcts.settings import SearchSettings
 from pipelines.checking import CheckerPool
 from pipelines.engines import Endpoint, connect, serve
 from pipelines.engines.base import Engine, Request, Usage
-from pipelines.engines.dialects import Dialect
-from pipelines.engines.settings import Limits, LlamaCpp, Simulated
+from pipelines.engines.settings import EngineSettings, Limits, LlamaCpp, Sglang, Simulated
 from pipelines.engines.simulated import SimulatedSettings, make_problem
+from pipelines.errors import UserError
 from pipelines.settings import ActorSettings
 from pipelines.templates import load_template
 from schemas import Problem, Provenance, Record
+from tests.servers import sglang, vllm
 
 Arrangement = Literal["ours", "shuffled", "pinned", "round_robin"]
 ARRANGEMENTS: tuple[Arrangement, ...] = get_args(Arrangement)
@@ -52,6 +58,12 @@ IN_FLIGHT = 8
 
 BLOCK_CHARS = 32
 """Characters in a block of the simulated server's prefix cache."""
+
+CACHE_TOKENS = 2048
+"""Tokens that the cache of a real server holds, where that can be set: some four trees of the small trace."""
+
+SMALL_TREES, SMALL_ROLLOUTS = 12, 64
+"""Trees of the small trace, for real servers, and rollouts of each."""
 
 
 class Trace(Record):
@@ -82,7 +94,7 @@ class Share(Record):
         return self.cached_tokens / self.prompt_tokens if self.prompt_tokens else 0.0
 
 
-async def record(num_trees: int, at_once: int) -> Trace:
+async def record(num_trees: int, at_once: int, settings: SearchSettings) -> Trace:
     """Grows trees on a simulated server, `at_once` at a time, and keeps what they ask."""
     world = SimulatedSettings(min_steps=12, max_steps=20, variants=4, seconds_a_token=0.0005, length_median=100.0)
     template = load_template("solve", key="actor.solve_template", gaps=frozenset({"problem"}))
@@ -109,7 +121,7 @@ async def record(num_trees: int, at_once: int) -> Trace:
                 problem,
                 policy=policy,
                 verifier=lambda solution: checkers.check(solution, problem),
-                settings=SearchSettings(),
+                settings=settings,
                 pairing=PairSettings(),
                 provenance=Provenance(model="", revision="", engine="", prompt_digest="", sampling="", seed=0),
             )
@@ -175,74 +187,117 @@ async def replay(server: str, endpoint: Endpoint, trace: Trace, arrangement: Arr
 
 
 @contextlib.contextmanager
-def simulated_replicas(cache_blocks: int) -> Iterator[Endpoint]:
+def replicas(*each: EngineSettings) -> Iterator[Endpoint]:
+    """Servers of one model, started one after the other."""
+    with contextlib.ExitStack() as stack:
+        first, *others = [stack.enter_context(serve(settings)) for settings in each]
+        yield msgspec.structs.replace(first, urls=sum((other.urls for other in others), first.urls))
+
+
+def simulated_replicas(cache_blocks: int) -> AbstractContextManager[Endpoint]:
     """Two simulated servers, each with a cache for so many blocks."""
     world = SimulatedSettings(cache_blocks=cache_blocks, cache_block_chars=BLOCK_CHARS)
-    with serve(Simulated(world=world)) as first, serve(Simulated(world=world)) as second:
-        yield msgspec.structs.replace(first, urls=first.urls + second.urls)
+    return replicas(Simulated(world=world), Simulated(world=world))
 
 
-@contextlib.contextmanager
-def llama_replicas() -> Iterator[Endpoint]:
-    """Two llama.cpp servers, a slot for each request in flight: a slot keeps what it read last."""
+def llama_replicas() -> AbstractContextManager[Endpoint]:
+    """A slot for each request in flight: a slot keeps what it read last."""
+    if importlib.util.find_spec("xllamacpp") is None:
+        pytest.skip("needs the xllamacpp wheel")
     settings = LlamaCpp(slots=IN_FLIGHT, num_threads=1)
-    with serve(settings) as first, serve(settings) as second:
-        yield msgspec.structs.replace(first, urls=first.urls + second.urls)
+    return replicas(settings, settings)
 
 
-def given_replicas(name: str, urls: str) -> Endpoint:
-    """Servers that run already."""
-    kind, _, model = name.partition(":")
-    return Endpoint(
-        kind=kind,
-        urls=tuple(urls.split(",")),
-        model=model or "smol",
-        revision="",
-        dialect=Dialect(kind=kind, style="raw"),
-        limits=Limits(),
+def vllm_replicas() -> AbstractContextManager[Endpoint]:
+    """Two servers, each on a core of its own: two that share cores wait for each other busily."""
+    plain = vllm.vllm_settings("--num-gpu-blocks-override", CACHE_TOKENS // 32)
+    plain = msgspec.structs.replace(plain, context_tokens=CACHE_TOKENS // 2)
+    cores = ({"VLLM_CPU_OMP_THREADS_BIND": core} for core in ("0", "1"))
+    return replicas(*(msgspec.structs.replace(plain, env=plain.env | core) for core in cores))
+
+
+def sglang_replicas() -> AbstractContextManager[Endpoint]:
+    """Two servers, one thread each."""
+    settings = Sglang(
+        model=str(sglang.smollm2_folder()),
+        served_name=vllm.MODEL,
+        style="raw",
+        python=sglang.sglang_python(),
+        program=(str(sglang.LAUNCHER),),
+        context_tokens=CACHE_TOKENS // 2,
+        extra_args=(*sglang.ARGS, f"--max-total-tokens={CACHE_TOKENS}"),
+        env={"OMP_NUM_THREADS": 1, "PYTHONSAFEPATH": 1},
+        start_timeout_secs=600,
     )
+    return replicas(settings, settings)
+
+
+REAL: dict[str, Callable[[], AbstractContextManager[Endpoint]]] = {
+    "llama_cpp": llama_replicas,
+    "vllm": vllm_replicas,
+    "sglang": sglang_replicas,
+}
+"""Two real servers of each kind; skips the kind where it is not installed."""
 
 
 def measure(server: str, endpoint: Endpoint, trace: Trace) -> list[Share]:
-    """All arrangements at one kind of server; those for two replicas only where there are two."""
-    arrangements = ARRANGEMENTS if len(endpoint.urls) > 1 else ARRANGEMENTS[:2]
+    """All arrangements at one kind of server."""
     return [
         asyncio.run(replay(server, endpoint, trace, arrangement))
-        for arrangement in track(arrangements, description=server, console=Console(stderr=True), transient=True)
+        for arrangement in track(ARRANGEMENTS, description=server, console=Console(stderr=True), transient=True)
     ]
 
 
-def main() -> None:
-    """Records a trace, replays it everywhere and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer trees, the simulated server alone")
-    parser.add_argument(
-        "--server",
-        action="append",
-        default=[],
-        metavar="KIND[:MODEL]=URL,URL",
-        help="two replicas of a real server that run already, for example vllm=http://127.0.0.1:8000,…",
-    )
-    options = parser.parse_args()
-    trace = asyncio.run(record(40 if options.quick else 120, at_once=IN_FLIGHT))
-    with simulated_replicas(2 * IN_FLIGHT * trace.blocks_a_tree) as endpoint:
-        shares = measure("simulated", endpoint, trace)
-    small = trace if options.quick else asyncio.run(record(12, at_once=4))
-    if not options.quick:
-        with llama_replicas() as endpoint:
-            shares += measure("llama_cpp", endpoint, small)
-    for given in options.server:
-        name, _, urls = given.partition("=")
-        shares += measure(name.partition(":")[0], given_replicas(name, urls), small)
-    table = Table("server", *ARRANGEMENTS, title=f"prompt tokens from the cache; {trace.num_trees} trees simulated")
+def measure_real(names: Sequence[str], absent: dict[str, str]) -> list[Share]:
+    """What real servers say of the small trace; why some are absent goes into `absent`."""
+    settings = SearchSettings(max_rollouts=SMALL_ROLLOUTS)
+    trace = asyncio.run(record(SMALL_TREES, at_once=4, settings=settings))
+    shares: list[Share] = []
+    for name in names:
+        began = time.monotonic()
+        try:
+            with REAL[name]() as endpoint:
+                shares += measure(name, endpoint, trace)
+        except (pytest.skip.Exception, UserError) as reason:
+            absent[name] = str(reason)
+        seconds = time.monotonic() - began
+        Console(stderr=True).print(f"{name}: {len(trace.requests)} requests four times, {seconds:.0f} s with the start")
+    return shares
+
+
+def tell(shares: Sequence[Share], absent: dict[str, str], num_trees: int, console: Console) -> None:
+    """A line for each server, and why others are absent."""
+    table = Table("server", *ARRANGEMENTS, title=f"prompt tokens from the cache; {num_trees} trees simulated")
     figures: dict[str, dict[str, float]] = {}
     for share in shares:
         figures.setdefault(share.server, {})[share.arrangement] = round(share.cached, 4)
     for server, by_arrangement in figures.items():
-        table.add_row(server, *(f"{by_arrangement.get(name, float('nan')):.3f}" for name in ARRANGEMENTS))
-    Console(width=100).print(table)
+        table.add_row(server, *(f"{by_arrangement[name]:.3f}" for name in ARRANGEMENTS))
+    console.print(table)
+    for name, reason in absent.items():
+        console.print(f"absent: {name}: {reason}", soft_wrap=True, markup=False, highlight=False)
     simulated = figures.pop("simulated")
-    print(msgspec.json.encode(simulated | figures).decode())
+    line = msgspec.json.encode(simulated | figures).decode()
+    console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def main() -> None:
+    """Records traces, replays them everywhere and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer trees, the simulated server alone")
+    parser.add_argument("--only", nargs="+", choices=REAL, default=[*REAL], help="real servers to ask; all by default")
+    parser.add_argument("--out", type=Path, help="file that gets the table, too")
+    options = parser.parse_args()
+    num_trees = 40 if options.quick else 120
+    trace = asyncio.run(record(num_trees, at_once=IN_FLIGHT, settings=SearchSettings()))
+    with simulated_replicas(2 * IN_FLIGHT * trace.blocks_a_tree) as endpoint:
+        shares = measure("simulated", endpoint, trace)
+    absent = {name: "not asked for" for name in REAL if options.quick or name not in options.only}
+    shares += measure_real([name for name in REAL if name not in absent], absent) if len(absent) < len(REAL) else []
+    tell(shares, absent, num_trees, Console(width=100))
+    if options.out:
+        with options.out.open("w", encoding="utf-8") as file:
+            tell(shares, absent, num_trees, Console(width=100, file=file))
 
 
 if __name__ == "__main__":

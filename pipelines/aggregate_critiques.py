@@ -153,7 +153,9 @@ class AggregateCritiques(beam.PTransform):
             prompt = compose_prompt(self.compose, path, units, consensus, style)
             request = Request(prompt=prompt, sampling=sampling, seed=self.seed, images=path.problem.images)
             (sample,) = await worker.model_of(self.panel.compose_engine).sample(STAGE, request)
-            text = trim_composition(sample.text, path, units, step, style)
+            # One that was cut off ends in the middle of what it says: the template has the last word then, too.
+            is_whole = sample.finish != "length"
+            text = trim_composition(sample.text, path, units, step, style) if is_whole else None
             if text:
                 source = worker.provenance(self.compose, sampling, self.seed, engine=self.panel.compose_engine)
                 composition = Composition(text=text, written_by="composed", provenance=source)

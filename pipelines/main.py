@@ -82,15 +82,29 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings that differ from the default")
     run.add_argument("--config", action="store_true", help="print the settings instead of running")
     run.set_defaults(act=_run)
-    show = commands.add_parser("show", help="look at a finished run: the funnel, a critique, a tree")
-    show.add_argument("out", metavar="OUT", help="folder that a run wrote to")
-    show.add_argument("--tree", metavar="ID", default="", help="show this tree (its id or its problem's)")
-    show.set_defaults(act=_show)
+    _add_show(commands.add_parser("show", help="look at a finished run: funnel, critiques, a tree, one id's history"))
     _add_publish(commands.add_parser("publish", help="put a finished run on the Hugging Face Hub"))
     doctor = commands.add_parser("doctor", help="say what is installed, what can start, and what would run")
     doctor.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings as for `run`")
     doctor.set_defaults(act=_doctor)
     return parser
+
+
+def _add_show(show: argparse.ArgumentParser) -> None:
+    show.add_argument("out", metavar="OUT", help="folder that a run wrote to")
+    show.add_argument("--tree", metavar="ID", default="", help="show this tree (its id or its problem's)")
+    show.add_argument("--id", metavar="ID", default="", help="all about a row, critique, tree, problem; or a prefix")
+    show.add_argument("-n", metavar="N", type=_count, default=2, dest="number", help="critiques of each decision (2)")
+    show.add_argument("--seed", metavar="SEED", type=int, default=0, help="draw other critiques (0)")
+    show.set_defaults(act=_show)
+
+
+def _count(text: str) -> int:
+    """A number of things, for argparse."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"expected 0 or more, got {number}")
+    return number
 
 
 def _add_publish(publish: argparse.ArgumentParser) -> None:
@@ -147,9 +161,10 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from pipelines.show import show
+    from pipelines.show import Choice, show
 
-    show(_console(), options.out, options.tree)
+    choice = Choice(tree=options.tree, id=options.id, number=options.number, seed=options.seed)
+    show(_console(), options.out, choice=choice)
     return 0
 
 

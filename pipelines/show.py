@@ -1,78 +1,107 @@
-"""A finished run in the terminal: the funnel, one critique in full, one tree with its wrong turn marked."""
+"""A finished run in the terminal: funnel, kept and rejected critiques side by side, a tree; or one id's history."""
 
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
+from rich.panel import Panel as Box
+from rich.table import Table
 from rich.text import Text
-from rich.tree import Tree as RichTree
 
-from mcts.estimates import interval
-from pipelines.display import funnel, say
+from pipelines.display import funnel
+from pipelines.drawing import draw_tree, draw_verified, heading
+from pipelines.history import all_verified, print_history
 from pipelines.manifest import read_books
 from pipelines.output import OutputError, require_complete
 from pipelines.shards import read_rows
-from schemas import Node, PathPair, Tree, Verified, visible
+from schemas import PathPair, Record, Tree, Verified, uniform, visible
 from schemas.arrow import from_row
 
+__all__ = ["Choice", "draw_tree", "show"]
 
-def show(console: Console, out: str, wanted: str = "") -> None:
-    """Prints the funnel, a kept critique (or, where none was kept, the one that came furthest) and a tree.
+_NARROW = 100
+"""Columns of a terminal below which critiques stand below each other."""
+
+
+class Choice(Record):
+    """What is to be shown."""
+
+    tree: str = ""
+    """Id of a tree or of its problem; empty takes one with a wrong turn, of a critique shown where there is one."""
+    id: str = ""
+    """Id, or the beginning of one, whose history is shown instead of all else."""
+    number: int = 2
+    """Kept critiques, and as many rejected ones."""
+    seed: int = 0
+    """Another one draws others."""
+
+
+def show(console: Console, out: str, wanted: str = "", choice: Choice | None = None) -> None:
+    """Prints the funnel, some critiques of each decision, and a tree; or the history of one id.
 
     Args:
       console: where to print.
       out: a run's folder.
-      wanted: id of a tree or of its problem; empty takes that of the critique shown if it has a wrong turn, else one
-        that has.
+      wanted: `choice.tree`, for callers that choose nothing else.
+      choice: what to show.
 
     Raises:
-      OutputError: the folder holds no run, or no such tree.
+      OutputError: the folder holds no run, or nothing with such an id.
     """
+    choice = choice or Choice(tree=wanted)
     path = require_complete(out, ("trees", "pairs", "verified"))
+    if choice.id:
+        print_history(console, path, choice.id)
+        return
     console.print(funnel(read_books(path)))
+    drawn = draw(path, choice.number, choice.seed)
+    _print_side_by_side(console, drawn["kept"], drawn["rejected"])
     pairs = {row["id"]: row for row in read_rows(path, "pairs")}
-    verified = _furthest(path)
-    if verified:
-        _print_critique(console, verified)
     first = next(iter(pairs.values()), None)
-    pair = pairs.get(verified.critique.path_id, first) if verified else first
-    tree = _find_tree(path, wanted or (pair["tree_id"] if pair else ""))
+    of_shown = (pairs.get(item.critique.path_id) for item in (*drawn["kept"], *drawn["rejected"]))
+    pair = next((row for row in of_shown if row), first)
+    tree = _find_tree(path, choice.tree or (pair["tree_id"] if pair else ""))
     marked = {row["tree_id"]: from_row(row, PathPair) for row in pairs.values()}
     if tree:
         console.print(draw_tree(tree, marked.get(tree.id)))
 
 
-def _furthest(path: Path) -> Verified | None:
-    """A kept critique of a wrong path, else the critique with the best measured help, else any."""
+def draw(path: Path, number: int, seed: int) -> dict[str, list[Verified]]:
+    """So many critiques of each decision, drawn at random; the same seed draws the same."""
+    names: dict[str, list[str]] = {"kept": [], "rejected": []}
+    for name, decision in all_verified(path):
+        names[decision].append(name)
+    chosen = {
+        name for ids in names.values() for name in sorted(ids, key=lambda name: uniform("show", seed, name))[:number]
+    }
+    drawn: dict[str, list[Verified]] = {"kept": [], "rejected": []}
+    for row in read_rows(path, "verified") if chosen else ():
+        if row["id"] in chosen:
+            drawn[row["decision"]].append(from_row(row, Verified))
+    return drawn
 
-    def rank(row: dict[str, Any]) -> tuple[bool, bool, bool, float]:
-        p_value = row["p_placebo"]
-        return (row["decision"] == "kept", row["has_error"], p_value is not None, -(p_value or 0.0))
 
-    rows = list(read_rows(path, "verified"))
-    return from_row(max(rows, key=rank), Verified) if rows else None
+def _print_side_by_side(console: Console, kept: list[Verified], rejected: list[Verified]) -> None:
+    if not kept and not rejected:
+        return
+    if console.width < _NARROW or not kept or not rejected:
+        for item in (*kept, *rejected):
+            console.print(_box(item))
+        return
+    console.print(heading("Kept and rejected, side by side"))
+    table = Table.grid(padding=(0, 1), expand=True)
+    table.add_column(ratio=1)
+    table.add_column(ratio=1)
+    for i in range(max(len(kept), len(rejected))):
+        table.add_row(*(_box(items[i]) if i < len(items) else "" for items in (kept, rejected)))
+    console.print(table)
 
 
-def _print_critique(console: Console, item: Verified) -> None:
+def _box(item: Verified) -> Box:
     critique = item.critique
-    heading = Text(f"\nA critique, {item.decision}", "bold")
-    console.print(heading.append(visible(f" (by {critique.agent}, view {critique.view})"), "not bold"))
-    say(console, critique.text)
-    located = "no error" if item.first_error is None else f"step {item.first_error + 1}"
-    say(console, f"rollouts locate: {located}; the critique names: {_named(critique.first_wrong_step)}")
-    for name, estimate in (
-        ("with it", item.with_critique),
-        ("with a placebo", item.with_placebo),
-        ("without", item.without_critique),
-    ):
-        if estimate:
-            say(console, f"second solutions right {name}: {estimate.correct} of {estimate.scored}")
-    if item.reasons:
-        say(console, f"rejected because: {', '.join(item.reasons)}")
-
-
-def _named(step: int | None) -> str:
-    return "no step" if step is None else f"step {step + 1}"
+    title = Text(visible(f"A critique, {item.decision} (by {critique.agent}, view {critique.view})"))
+    colour = "green" if item.decision == "kept" else "yellow"
+    body = draw_verified(item).append(f"\nid {visible(critique.id)}", "dim")
+    return Box(body, title=title, title_align="left", border_style=colour)
 
 
 def _find_tree(path: Path, wanted: str) -> Tree | None:
@@ -82,34 +111,3 @@ def _find_tree(path: Path, wanted: str) -> Tree | None:
     if wanted:
         raise OutputError(f"{path} holds no tree {wanted!r}; `wrongturn show {path}` picks one by itself")
     return None
-
-
-def draw_tree(tree: Tree, pair: PathPair | None) -> RichTree:
-    """The tree as text: each step with its direct rollouts, the wrong turn marked where it was located."""
-    question = Text("\n").append(visible(tree.problem.question.strip()), "bold")
-    picture = RichTree(question.append("  ").append_text(_rate(tree.nodes[0])))
-    turn = pair.node_ids[pair.first_error] if pair else -1
-    right = set(pair.prefix_nodes + pair.right.nodes) if pair else set()
-    branches = {0: picture}
-    for i, node in enumerate(tree.nodes):
-        if i:
-            branches[i] = branches[node.parent].add(_label(node, is_turn=i == turn, is_right=i in right))
-    return picture
-
-
-def _label(node: Node, *, is_turn: bool, is_right: bool) -> Text:
-    text = visible(" ".join(node.step.split()))
-    label = Text()  # Without a style of its own, which what follows would take on.
-    label.append(f"{text}  <- the wrong turn" if is_turn else text, "bold red" if is_turn else "green" * is_right)
-    label.append(" ").append_text(_rate(node))
-    mark, style = {"correct": (" right", "green"), "incorrect": (" wrong", "red")}.get(node.outcome or "", ("", ""))
-    if node.outcome == "unscored":
-        mark, style = f" unscored: {visible(node.unscored_reason or '')}", "yellow"
-    return label.append(mark, style)
-
-
-def _rate(node: Node) -> Text:
-    if not node.direct.scored:
-        return Text()
-    low, high = interval(node.direct, 0.9)
-    return Text(f"{node.direct.correct}/{node.direct.scored} ({low:.2f}-{high:.2f})", "dim")

@@ -48,6 +48,6 @@ def test_the_readme_names_tables_that_exist():
 def test_ci_runs_the_test_command_of_the_readme():
     after = (ROOT / "README.md").read_text().partition("<!-- test command -->\n```sh\n")[2]
     command = after.partition("\n```")[0]
-    assert command.endswith("-m pytest")
+    assert command.endswith("-m pytest -n auto")
     assert "\n" not in command
     assert "<!-- test command -->" in (ROOT / ".ci" / "run").read_text()

@@ -20,5 +20,7 @@ def arguments(settings: Sglang, model: str, name: str) -> tuple[str, ...]:
         words += ["--context-length", str(settings.context_tokens)]
     if settings.memory_share:
         words += ["--mem-fraction-static", str(settings.memory_share)]
+    # A reply in JSON may hold white space without end otherwise, and small models write it until their tokens run out.
+    words += ["--constrained-json-disable-any-whitespace"]
     # What was in its prefix cache is told only when asked for; a line a request would fill the log.
     return (*words, "--enable-cache-report", "--log-level-http", "warning", *map(str, settings.extra_args))

@@ -2,12 +2,12 @@
 
 A run of up to `MOST_TREES` trees is shown whole, a larger one in part: trees with a located wrong turn first, then the
 others, each group in the order of a digest of the tree's id, so that the same data always give the same page. A tree of
-many nodes is shown with its picked paths and as many of its oldest nodes as fit `_TREE_BYTES`.
+many nodes is shown with its picked paths and as many of its oldest nodes as fit its part of `_TREES_BYTES`.
 """
 
 import heapq
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ from pipelines.report.facts import Shard, shards_of
 from schemas import Estimate, Record, uniform, visible
 
 MOST_TREES = 200
-_TREE_BYTES = 12_000
-"""Of one tree's nodes as JSON, its picked paths not counted."""
-_ROW_BYTES = 7_000
-"""Of one tree's critiques and rejections as JSON."""
+_TREES_BYTES = 2_400_000
+"""Of the nodes of all trees that are shown, as JSON, picked paths not counted; each tree has an equal part."""
+_ROWS_BYTES = 1_400_000
+"""Of the critiques and rejections of all trees that are shown, likewise."""
 _MOST_TREELESS = 200
 """Rejections and failures of problems that have no tree."""
 _STEP_CHARS = 1_000
@@ -57,12 +57,13 @@ def browse(out: Path) -> Browse:
     rows: list[dict[str, Any]] = []
     treeless: list[dict[str, Any]] = []
     num_rows = 0
+    part = max(len(chosen), 1)
     for shard in shards_of(out, "trees", "pairs", "alone", "verified", "rejections", "failures"):
         paths, ids = _paths_of(shard), set()
         for row in shard.read("trees"):
             ids.add(row["problem"]["id"])
             if row["id"] in chosen:
-                trees.append(tree_of(row, paths[row["id"]]))
+                trees.append(tree_of(row, paths[row["id"]], _TREES_BYTES // part))
         drawn = {tree["problemId"] for tree in trees}
         sizes: defaultdict[str, int] = defaultdict(int)
         for problem_id, item in _rows_of(shard):
@@ -70,7 +71,7 @@ def browse(out: Path) -> Browse:
             if problem_id not in ids:
                 treeless.append(item)
                 del treeless[_MOST_TREELESS:]
-            elif shown(problem_id, _NAME_CHARS) in drawn and sizes[problem_id] < _ROW_BYTES:
+            elif shown(problem_id, _NAME_CHARS) in drawn and sizes[problem_id] < _ROWS_BYTES // part:
                 sizes[problem_id] += len(msgspec.json.encode(item))
                 rows.append(item)
     trees.sort(key=lambda tree: chosen[tree["fullId"]])
@@ -101,11 +102,17 @@ def _paths_of(shard: Shard) -> defaultdict[str, list[Row]]:
     return paths
 
 
-def tree_of(row: Row, paths: Sequence[Row]) -> dict[str, Any]:
-    """A tree as the page's script takes it. Nodes keep their numbers, also where some are left out."""
+def tree_of(row: Row, paths: Sequence[Row], most_bytes: int) -> dict[str, Any]:
+    """A tree as the page's script takes it. Nodes keep their numbers, also where some are left out.
+
+    Args:
+      row: of `trees`.
+      paths: rows of `pairs` and `alone` that were picked from it; their nodes are never left out.
+      most_bytes: of the nodes as JSON.
+    """
     picked = [_picked(path) for path in paths]
     keep = {node for path in picked for node in (*path["wrong"], *path["right"])}
-    nodes, left = [], _TREE_BYTES
+    nodes, left = [], most_bytes
     for i, node in enumerate(row["nodes"]):
         drawn = [i, *_node(node)]
         if left > 0 or i in keep or not i:
@@ -214,10 +221,26 @@ def _counts(estimate: Row | None) -> list[int]:
     return [estimate["correct"], estimate["scored"], estimate["unscored"]] if estimate else []
 
 
-def first_kept(rows: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
-    """A kept critique to begin with: of a wrong path where there is one, the surest help first."""
-    kept = [row for row in rows if row["decision"] == "kept"]
-    return min(kept, key=lambda row: (row["label"] != "wrong", _p(row), row["id"]), default=None)
+class Example(Record):
+    """A kept critique to begin with."""
+
+    row: dict[str, Any]
+    question: str
+    steps: tuple[str, ...]
+    """The solution that it criticises."""
+
+
+def example(leaves: Browse) -> Example | None:
+    """A kept critique of a wrong path where there is one, the surest help first."""
+    paths = {path["id"]: (tree, path) for tree in leaves.trees for path in tree["paths"]}
+    kept = [row for row in leaves.rows if row["decision"] == "kept" and row["path"] in paths]
+    row = min(kept, key=lambda row: (row["label"] != "wrong", _p(row), row["id"]), default=None)
+    if row is None:
+        return None
+    tree, path = paths[row["path"]]
+    texts = {node[0]: node[2] for node in tree["nodes"]}
+    steps = tuple(texts[node] for node in path["wrong"] or path["right"])
+    return Example(row=row, question=tree["question"], steps=steps)
 
 
 def _p(row: dict[str, Any]) -> float:

@@ -56,6 +56,8 @@ _STYLE: dict[Any, Any] = {
     "axes.facecolor": "none",
 }
 _LABEL_CHARS = 40
+_INCHES_A_CHAR = 0.07
+"""Of a label beside an axis, at 9 points."""
 _MOST_REASONS = 12
 
 
@@ -66,9 +68,11 @@ def _drawing(width: float, height: float) -> Callable[[Callable[..., None]], Cal
         @functools.wraps(draw)
         def wrapped(*args: Any) -> str:
             with mpl.rc_context({**_STYLE, "svg.hashsalt": draw.__name__}):
-                figure = Figure(figsize=(width, height), layout="constrained")
-                draw(figure.subplots(), *args)
+                figure = Figure(figsize=(width, height))
+                axes = figure.subplots()
+                draw(axes, *args)
                 FigureCanvasSVG(figure)
+                _set_margins(figure, axes)
                 target = io.StringIO()
                 figure.savefig(target, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
             return inline(target.getvalue())
@@ -76,6 +80,15 @@ def _drawing(width: float, height: float) -> Callable[[Callable[..., None]], Cal
         return wrapped
 
     return decorate
+
+
+def _set_margins(figure: Figure, axes: Axes) -> None:
+    """Room for labels, in inches. Matplotlib's own layouts would draw everything twice."""
+    width, height = figure.get_size_inches()
+    rows = [line for text in axes.get_yticklabels() for line in text.get_text().split("\n")]
+    left = 0.25 + _INCHES_A_CHAR * max(map(len, rows), default=0) + 0.25 * bool(axes.get_ylabel())
+    bottom = 0.3 + 0.25 * bool(axes.get_xlabel())
+    figure.subplots_adjust(left=left / width, right=1 - 0.2 / width, bottom=bottom / height, top=1 - 0.3 / height)
 
 
 def inline(svg: str) -> str:
@@ -108,7 +121,7 @@ def _set(element: ElementTree.Element, name: str, value: str) -> None:
     if name == "font":  # For example "11px 'DejaVu Sans', sans-serif": the family is the page's.
         size = re.search(r"[\d.]+px", value)
         element.set("font-size", size[0] if size else "11px")
-    elif name:
+    elif (name and not name.startswith("font-")) or name == "font-size":
         element.set(name, value)
 
 
@@ -226,7 +239,7 @@ def agents(axes: Axes, items: Sequence[AgentFacts]) -> None:
     axes.grid(visible=False, axis="y")
 
 
-@_drawing(4.4, 2.7)
+@_drawing(8.4, 2.4)
 def tokens(axes: Axes, paid: Sequence[StagePaid]) -> None:
     """Tokens by stage and kind."""
     names = [item.stage for item in paid]
@@ -242,5 +255,5 @@ def tokens(axes: Axes, paid: Sequence[StagePaid]) -> None:
     axes.xaxis.set_major_formatter(mpl.ticker.EngFormatter(sep=""))
     axes.invert_yaxis()
     axes.tick_params(axis="y", labelsize=9)
-    axes.legend(fontsize=8.5, loc="lower left", bbox_to_anchor=(-0.3, 1), ncols=3, borderaxespad=0)
+    axes.legend(fontsize=8.5, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0)
     axes.grid(visible=False, axis="y")

@@ -69,7 +69,7 @@ class Facts(Record):
     """Kept critiques by length, in bins of `LENGTH_STEP` characters; the last bin is open."""
     lengths_rejected: tuple[int, ...]
     labels: dict[str, int]
-    """Critiques by `right kept`, `right rejected`, `wrong kept`, `wrong rejected`: the path's label and the decision."""
+    """Critiques by the path's label and the decision: `right kept`, `right rejected`, and the same of `wrong`."""
     wrong_paths: int
     right_paths: int
     agents: tuple[AgentFacts, ...]
@@ -149,43 +149,59 @@ def shards_of(out: Path, *configs: str) -> list[Shard]:
     return [Shard(out, name) for name in sorted({file.name for config in configs for file in table_files(out, config)})]
 
 
-def gather(out: Path, settings: Settings) -> Facts:
-    """The facts of a run's folder; rows of one shard's paths are in memory at a time."""
-    values, lengths = [0] * VALUE_BINS, {"kept": [0] * _LENGTH_BINS, "rejected": [0] * _LENGTH_BINS}
-    counts: Counter[str] = Counter()
-    labels: Counter[str] = Counter()
-    located: Counter[int] = Counter()
-    named: Counter[int] = Counter()
-    votes = _Votes()
-    for shard in shards_of(out, "trees", "pairs", "alone", "panels", "verified"):
+class _Counts:
+    """What is counted shard by shard; rows of one shard's paths are in memory at a time."""
+
+    def __init__(self) -> None:
+        self.values = [0] * VALUE_BINS
+        self.lengths = {"kept": [0] * _LENGTH_BINS, "rejected": [0] * _LENGTH_BINS}
+        self.labels: Counter[str] = Counter()
+        self.located: Counter[int] = Counter()
+        self.named: Counter[int] = Counter()
+        self.unsampled = self.wrong = self.right = 0
+        self.votes = _Votes()
+
+    def add(self, shard: Shard) -> None:
+        """Everything of one shard."""
         for row in shard.read("trees"):
-            counts["unsampled"] += _add_values(values, row["nodes"])
+            self.unsampled += _add_values(self.values, row["nodes"])
         errors: dict[str, int | None] = {row["id"]: row["first_error"] for row in shard.read("pairs")}
-        located.update(step + 1 for step in errors.values() if step is not None)
-        counts["wrong"] += len(errors)
-        errors |= {row["id"]: None for row in shard.read("alone")}
-        counts["paths"] += len(errors)
+        self.located.update(step + 1 for step in errors.values() if step is not None)
+        self.wrong += len(errors)
+        alone = {row["id"]: None for row in shard.read("alone", ["id"])}
+        self.right += len(alone)
+        errors |= alone
         for row in shard.read("panels"):
             if row["path_id"] in errors:
-                votes.add(row["votes"], errors[row["path_id"]])
+                self.votes.add(row["votes"], errors[row["path_id"]])
         for row in shard.read("verified"):
-            critique, decision = row["critique"], row["decision"]
-            labels[f"{'wrong' if row['has_error'] else 'right'} {decision}"] += 1
-            lengths[decision][min(len(critique["text"]) // LENGTH_STEP, _LENGTH_BINS - 1)] += 1
-            if decision == "kept" and row["has_error"] and critique["first_wrong_step"] is not None:
-                named[critique["first_wrong_step"] + 1] += 1
+            self._add_verified(row)
+
+    def _add_verified(self, row: dict[str, Any]) -> None:
+        critique, decision = row["critique"], row["decision"]
+        self.labels[f"{'wrong' if row['has_error'] else 'right'} {decision}"] += 1
+        self.lengths[decision][min(len(critique["text"]) // LENGTH_STEP, _LENGTH_BINS - 1)] += 1
+        if decision == "kept" and row["has_error"] and critique["first_wrong_step"] is not None:
+            self.named[critique["first_wrong_step"] + 1] += 1
+
+
+def gather(out: Path, settings: Settings) -> Facts:
+    """The facts of a run's folder."""
+    counts = _Counts()
+    for shard in shards_of(out, "trees", "pairs", "alone", "panels", "verified"):
+        counts.add(shard)
     return Facts(
-        values=tuple(values),
-        unsampled=counts["unsampled"],
-        located=dict(sorted(located.items())),
-        named=dict(sorted(named.items())),
-        lengths_kept=tuple(lengths["kept"]),
-        lengths_rejected=tuple(lengths["rejected"]),
-        labels=dict(labels),
-        wrong_paths=counts["wrong"],
-        right_paths=counts["paths"] - counts["wrong"],
-        agents=votes.facts(),
-        agreements=votes.agreements(),
+        values=tuple(counts.values),
+        unsampled=counts.unsampled,
+        located=dict(sorted(counts.located.items())),
+        named=dict(sorted(counts.named.items())),
+        lengths_kept=tuple(counts.lengths["kept"]),
+        lengths_rejected=tuple(counts.lengths["rejected"]),
+        labels=dict(counts.labels),
+        wrong_paths=counts.wrong,
+        right_paths=counts.right,
+        agents=counts.votes.facts(),
+        agreements=counts.votes.agreements(),
         paid=paid_of(read_ledger(out), settings),
     )
 

@@ -88,7 +88,10 @@
       circle.append(drawn("title", {}, `${badge(data)}  ${caption(data)}`));
       circle.addEventListener("click", () => choose(node.data, true));
       svg.append(circle);
-      if (turn) svg.append(drawn("text", { class: "cross", x: node.x + 14, y: node.y + 4 }, "✗ wrong turn"));
+    }
+    // Last, so that no node lies on them.
+    for (const node of all.filter((node) => marks.turn.has(node.data))) {
+      svg.append(drawn("text", { class: "cross", x: node.x + 15, y: node.y - 9 }, "✗ wrong turn"));
     }
     at("tree-picture").replaceChildren(svg);
     const first = all.find((node) => node.data === chosen) ?? root;

@@ -20,7 +20,7 @@ from pipelines.manifest import Books, StageCount
 from pipelines.output import Output
 from pipelines.plan import Plan
 from pipelines.report import charts
-from pipelines.report.browse import Browse, browse, first_kept, shown
+from pipelines.report.browse import Browse, browse, example, shown
 from pipelines.report.facts import Facts, gather
 
 _MOST_JSON = 4_200_000
@@ -52,7 +52,7 @@ def render(plan: Plan, books: Books, facts: Facts, leaves: Browse, *, name: str)
         facts=facts,
         charts=_charts(books, facts),
         leaves=leaves,
-        kept=first_kept(leaves.rows),
+        example=example(leaves),
         data=markupsafe.Markup(data),
         scripts=[markupsafe.Markup(script) for script in scripts],
         style=markupsafe.Markup(style),

@@ -180,6 +180,42 @@ def test_in_a_walk_an_error_says_something_else_than_the_step_whatever_it_holds(
     assert is_valid(walk(other), schema) == (not step.startswith(other))
 
 
+def pattern_of(step: str) -> str:
+    """What the flaw of an error in a solution's only step is held to."""
+    _, wrong = json.loads(critique_schema((step + "\n", "Answer: 1"), "walk"))["anyOf"]
+    return wrong["properties"]["units"]["prefixItems"][0]["properties"]["flaw"]["pattern"]
+
+
+def test_a_pattern_escapes_what_means_something_in_it_and_nothing_else():
+    """llama.cpp takes any string where a pattern has an escape that it does not know, such as that of a space."""
+    end = r'"\\\x00-\x1f\x7f]'
+    assert pattern_of("1 + -") == (
+        rf"^(?:[^1{end}|1[^ {end}|1 [^+{end}|1 \+[^ {end}|1 \+ [^\x2d{end}|1 \+ -[^{end})[^{end}{{0,60}}$"
+    )
+    assert rf"|a\[[^\x5d{end}|" in pattern_of("a[]")
+    assert pattern_of("a[]").startswith(rf"^(?:[^a{end}|a[^\x5b{end}|")
+    every = pattern_of("^$.*+?()[]{}|/-=#&~%,:;!<>'@_`1a\u00e9")
+    assert set(re.findall(r"\\(.)", every)) == set(r"^$.*+?()[]{}|\x")
+
+
+@pytest.mark.parametrize(
+    ("step", "flaw", "admitted"),
+    [
+        (r"x = \frac{1}{2}", r"x = \frac{1}{3}", False),
+        (r"x = \frac{1}{2}", r"x = \frac{1}{2}", False),
+        (r"x = \frac{1}{2}", "x = 1/3", True),
+        (r"x = \frac{1}{2}", "x = ", False),
+        (r"\pi = 3", "3.14", True),
+        ('He "ran"', "He walked", True),
+        ('He "ran"', 'He "walked"', False),
+        ("two\nlines", "two", False),
+        ("two\nlines", "twofold", True),
+    ],
+)
+def test_a_step_with_what_json_escapes_is_left_there_at_the_latest(step, flaw, admitted):
+    assert (re.search(pattern_of(step), flaw) is not None) == admitted
+
+
 def test_the_walk_schema_of_a_solution_that_is_only_an_answer_walks_that():
     instance = {
         "units": [{"step": 1, "quote": "Answer: 19", "flaw": "No work.", "kind": "error"}],

@@ -52,8 +52,7 @@ def vllm() -> Iterator[dict[Style, Subject]]:
     """SmolLM2 behind vLLM; skips the test where that is not installed."""
     from tests.servers.vllm import running_vllm, smollm2_folder
 
-    compact = '{"backend":"xgrammar","disable_any_whitespace":true}'
-    with running_vllm("--structured-outputs-config", compact) as (url, model):
+    with running_vllm() as (url, model):
         folder = str(smollm2_folder())
         yield {
             style: _subject(Vllm(url=url, model=model, style=style, chat_template=folder, limits=_LIMITS))

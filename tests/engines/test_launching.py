@@ -16,6 +16,7 @@ from pipelines.errors import UserError
 
 FAKE = Path(__file__).parents[1] / "servers" / "fake_server.py"
 PROGRAM = ("-S", str(FAKE))
+COMPACT = ("--structured-outputs-config", '{"backend":"xgrammar","disable_any_whitespace":true}')
 
 
 @pytest.fixture
@@ -47,6 +48,7 @@ def test_vllms_command_line(folder):
     assert words(settings) == [
         *("--model", str(folder), "--host", "127.0.0.1", "--port", "{port}", "--served-model-name", "Tiny-1B"),
         *("--tensor-parallel-size", "2", "--max-model-len", "2048", "--gpu-memory-utilization", "0.8"),
+        *COMPACT,
         *("--enable-prompt-tokens-details", "--disable-uvicorn-access-log", "--max-num-seqs", "64"),
     ]
 
@@ -63,13 +65,14 @@ def test_sglangs_command_line(folder):
     assert words(settings) == [
         *("--model-path", str(folder), "--host", "127.0.0.1", "--port", "{port}", "--served-model-name", "Tiny-1B"),
         *("--tp-size", "2", "--context-length", "2048", "--mem-fraction-static", "0.8"),
+        "--constrained-json-disable-any-whitespace",
         *("--enable-cache-report", "--log-level-http", "warning", "--max-running-requests", "64"),
     ]
 
 
 def test_what_is_not_set_is_left_to_the_server(folder):
     assert words(Vllm(model=str(folder), program=PROGRAM))[8:] == [
-        *("--tensor-parallel-size", "1", "--enable-prompt-tokens-details", "--disable-uvicorn-access-log"),
+        *("--tensor-parallel-size", "1", *COMPACT, "--enable-prompt-tokens-details", "--disable-uvicorn-access-log"),
     ]
 
 

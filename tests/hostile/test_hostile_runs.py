@@ -53,9 +53,37 @@ OVERRIDES = [
     "export.validation_share=0.3",
     "runner.checker_cpu_secs=1.0",
 ]
-TAGS = {"html", "meta", "title", "style", "h1", "h2", "h3", "p", "code", "table", "tr", "th", "td", "article", "pre"}
-TAGS |= {"details", "summary", "ul", "li", "span"}
-ATTRIBUTES = {"lang", "charset", "name", "content", "class", "open"}
+TAGS = {"html", "head", "meta", "title", "style", "body", "header", "nav", "main", "section", "article", "aside", "div"}
+TAGS |= {"h1", "h2", "h3", "p", "pre", "code", "b", "small", "strong", "span", "a", "ul", "ol", "li", "dl", "dt", "dd"}
+TAGS |= {
+    "table",
+    "thead",
+    "tbody",
+    "tr",
+    "th",
+    "td",
+    "details",
+    "summary",
+    "figure",
+    "figcaption",
+    "noscript",
+    "script",
+}
+TAGS |= {"script", "form", "label", "select", "input", "button"}
+TAGS |= {"svg", "g", "defs", "clippath", "rect", "path", "use", "text", "tspan"}
+ATTRIBUTES = {"lang", "charset", "name", "content", "class", "http-equiv", "id", "href", "scope", "role"}
+ATTRIBUTES |= {"type", "placeholder", "checked", "tabindex", "open"}
+ATTRIBUTES |= {"aria-label", "aria-labelledby", "aria-hidden", "aria-live"}
+ATTRIBUTES |= {"xmlns", "viewbox", "x", "y", "width", "height", "d", "transform", "clip-path", "fill", "stroke"}
+ATTRIBUTES |= {
+    "fill-opacity",
+    "stroke-width",
+    "stroke-linejoin",
+    "stroke-linecap",
+    "stroke-miterlimit",
+    "stroke-opacity",
+}
+ATTRIBUTES |= {"stroke-opacity", "font-size", "text-anchor", "opacity"}
 
 
 def write_problems(path: Path, number: int) -> int:
@@ -89,12 +117,14 @@ class Page(HTMLParser):
         super().__init__(convert_charrefs=True)
         self.tags: Counter[str] = Counter()
         self.attributes: set[str] = set()
+        self.links: list[str | None] = []
         self.other: list[str] = []
         self.text: list[str] = []
 
     def handle_starttag(self, tag, attrs):
         self.tags[tag] += 1
         self.attributes |= {name for name, _ in attrs}
+        self.links += [value for name, value in attrs if name == "href"]
 
     def handle_comment(self, data):
         self.other.append(data)
@@ -112,12 +142,24 @@ def listing(folder: Path) -> set[str]:
 
 
 def check_page(path: Path) -> None:
+    """No element, attribute, link or script of a report is another than the page's own."""
     page = Page()
-    page.feed(path.read_text(encoding="utf-8"))
+    source = path.read_text(encoding="utf-8")
+    page.feed(source)
     page.close()
     assert set(page.tags) <= TAGS
     assert page.attributes <= ATTRIBUTES
-    assert page.other == []
+    assert [text for text in page.other if text != "doctype html"] == []
+    assert all(link.startswith("#") for link in page.links)
+    assert page.tags["script"] == 3
+    assert "default-src &#39;none&#39;; script-src &#39;sha256-" in source
+    assert not set("<>&\u2028\u2029\x1b") & set(data_of(source))
+
+
+def data_of(source: str) -> str:
+    """What a report's script element of data holds, as it stands there."""
+    _, after = source.split('<script type="application/json" id="data">')
+    return after.partition("</script>")[0]
 
 
 def check_card(path: Path) -> None:

@@ -172,6 +172,19 @@ def test_the_template_stands_in_for_a_composing_model(spec, compose):
     assert composed.provenance == REMARKS.critiques[0].provenance
 
 
+@pytest.mark.parametrize(("max_tokens", "state"), [(26, "composed"), (25, "template"), (19, "template")])
+def test_a_composition_that_is_cut_off_leaves_the_words_to_the_template(spec, max_tokens, state):
+    """A token is a word here: 7 in the first remark, 8 in the second, and 11 that say where the first error is.
+
+    After 19 of them both remarks stand there whole, so that only how it ended tells.
+    """
+    outcome = aggregate(spec, REMARKS, compose=COMPOSE, compose_engine="turns", compose_max_tokens=max_tokens)
+    assert len(outcome.asked["turns"]) == 1
+    composed = panel_of(outcome).composed
+    assert (composed.text, composed.parse_state) == (BY_TEMPLATE, state)
+    assert composed.provenance.model.endswith(":turns") == (state == "composed")
+
+
 def test_what_a_composing_model_adds_is_taken_off(spec):
     composed = panel_of(aggregate(spec, REMARKS, compose=COMPOSE, compose_engine="wordy")).composed
     assert composed.text == ("In step 2 it should be more.\nThe first wrong step is step 2. The solution is incorrect.")

@@ -1,0 +1,225 @@
+"""The report as a browser shows it: nothing complains, filters filter, a node opens, hostile text is text.
+
+`pytest -m browser tests/browser` leaves screenshots in its temporary folder.
+"""
+
+import json
+import re
+
+import pytest
+
+from pipelines.output import Output
+from pipelines.report import write_report
+from pipelines.shards import all_shards, read_rows, write_shard
+from schemas import Estimate, Node, Rejection
+from tests.annotators.annotated import pair
+from tests.browser.conftest import DARK
+from tests.hostile.test_pages import SHORT, books, plan_of, tree_of, verified
+
+pytestmark = [
+    pytest.mark.browser,
+    # Crowd-kit's own use of pandas.
+    pytest.mark.filterwarnings("ignore:The (inplace|copy) keyword:DeprecationWarning"),
+]
+
+SCRIPT = "<script>document.title = 'owned'</script><img src=x onerror=\"document.title = 'owned'\">"
+
+
+def opened(browser, path):
+    """Opens a page; what it complained of."""
+    browser.get(path.as_uri())
+    return [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+
+
+def all_of(browser, selector):
+    return browser.find_elements("css selector", selector)
+
+
+def choose(browser, name, value):
+    """Sets a filter as a reader does."""
+    browser.execute_script(
+        "const field = document.querySelector(`#row-filters [name=${arguments[0]}]`);"
+        "field.value = arguments[1]; field.dispatchEvent(new Event('input', { bubbles: true }));",
+        name,
+        value,
+    )
+
+
+def count(browser):
+    """The number of rows that the filters leave."""
+    found = re.match(r"(\d+) of (\d+) shown", browser.find_element("id", "row-count").text)
+    assert found
+    return int(found[1])
+
+
+@pytest.fixture
+def page(browser, simulated):
+    assert opened(browser, simulated / "report.html") == []
+    return browser
+
+
+def test_the_page_loads_without_a_complaint_and_without_the_network(page, simulated, tmp_path):
+    assert page.save_screenshot(str(tmp_path / "top.png"))
+    assert page.execute_script("return performance.getEntriesByType('resource').length") == 0
+    assert (simulated / "report.html").stat().st_size < 5_000_000
+    assert len(all_of(page, "#tree-choice option")) == sum(1 for _ in read_rows(simulated, "pairs", ["id"]))
+
+
+def test_the_first_look_tells_problems_rows_reasons_and_cost(page, simulated):
+    manifest = json.loads((simulated / "run.json").read_text())
+    kept = manifest["rows"]["sft/train"] + manifest["rows"]["sft/validation"]
+    header = page.find_element("tag name", "header").text
+    assert f"200 problems, {kept} kept critiques" in header
+    tokens = sum(paid["prompt_tokens"] + paid["completion_tokens"] for paid in manifest["paid"].values())
+    assert f"{tokens / kept:,.0f}" in header
+    money = sum(0.5e-6 * paid["prompt_tokens"] + 2e-6 * paid["completion_tokens"] for paid in manifest["paid"].values())
+    assert f"{money / kept:.4g}" in header
+    reasons = {reason: number for stage in manifest["stages"] for reason, number in stage["reasons"].items()}
+    assert max(reasons, key=lambda reason: reasons[reason]) in header
+    assert "with a placebo" in page.find_element("id", "kept").text
+
+
+def test_filters_leave_what_they_should(page, simulated, tmp_path):
+    critiques = list(read_rows(simulated, "verified"))
+    kept = [row for row in critiques if row["decision"] == "kept"]
+    choose(page, "stage", "=VerifyCritiques")
+    assert count(page) == len(critiques)
+    choose(page, "decision", "=kept")
+    assert count(page) == len(kept)
+    choose(page, "label", "=wrong")
+    assert count(page) == sum(row["has_error"] for row in kept)
+    page.find_element("css selector", "#row-filters [type=reset]").click()
+    choose(page, "reason", "=wrong_verdict")
+    assert count(page) == sum("wrong_verdict" in row["reasons"] for row in critiques)
+    choose(page, "reason", "")
+    choose(page, "text", kept[0]["critique"]["id"])
+    assert count(page) == 1
+    page.find_element("css selector", "#row-list summary").click()
+    body = page.find_element("css selector", "#row-list details > div")
+    assert kept[0]["critique"]["text"].split("\n")[0] in body.text
+    page.find_element("id", "rows").screenshot(str(tmp_path / "rows.png"))
+    body.find_element("tag name", "button").click()
+    assert kept[0]["critique"]["problem_id"] in page.find_element("id", "tree-problem").text
+
+
+def test_a_node_opens_by_click_and_by_keys(page, tmp_path):
+    assert "The wrong turn" in page.find_element("id", "tree-node").text
+    turn = page.find_element("css selector", "#tree-outline [aria-selected=true]")
+    assert "wrong turn" in turn.text
+    page.find_element("css selector", "#tree-outline [data-node='0']").click()
+    assert page.find_element("css selector", "#tree-node h3").text == "The problem"
+    page.switch_to.active_element.send_keys("\ue015")  # Arrow down
+    assert page.find_element("css selector", "#tree-node h3").text == "Node 1"
+    assert "Direct rollouts: " in page.find_element("id", "tree-node").text
+    page.switch_to.active_element.send_keys("\ue011")  # Home
+    assert page.find_element("css selector", "#tree-node h3").text == "The problem"
+    page.execute_script("document.querySelector('#tree-picture circle.turn').dispatchEvent(new Event('click'))")
+    assert "The wrong turn" in page.find_element("id", "tree-node").text
+    page.find_element("id", "trees").screenshot(str(tmp_path / "tree.png"))
+
+
+def test_every_control_has_a_name_and_every_drawing_a_text(page):
+    assert (
+        page.execute_script(
+            "return [...document.querySelectorAll('select, input, button')].filter(e => !e.labels?.length && "
+            "!e.textContent.trim()).length"
+        )
+        == 0
+    )
+    assert (
+        page.execute_script(
+            "return [...document.querySelectorAll('.chart')].filter(e => !e.getAttribute('aria-label') && "
+            "e.getAttribute('aria-hidden') !== 'true').length"
+        )
+        == 0
+    )
+    assert len(all_of(page, "#tree-outline [tabindex='0']")) == 1
+
+
+CONTRAST = """
+const linear = c => { c /= 255; return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4; };
+const numbers = text => text.match(/[\\d.]+/g).map(Number);
+const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+const behind = e => { for (; e; e = e.parentElement) { const c = numbers(getComputedStyle(e).backgroundColor);
+  if (c.length === 3 || c[3] === 1) return c; } return [255, 255, 255]; };
+const ratio = (a, b) => (Math.max(light(a), light(b)) + 0.05) / (Math.min(light(a), light(b)) + 0.05);
+const hex = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim().match(/[0-9a-f]{2}/g)
+  .map(part => parseInt(part, 16));
+const bars = [hex('--kept'), hex('--rejected')], paper = hex('--paper');
+const seen = [], poor = [];
+for (const e of document.querySelectorAll('body *')) {
+  const own = [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
+  if (!own || !e.checkVisibility() || ['SCRIPT', 'STYLE', 'OPTION'].includes(e.tagName) || e.disabled) continue;
+  const svg = e instanceof SVGElement, ink = numbers(svg ? getComputedStyle(e).fill : getComputedStyle(e).color);
+  const onBar = svg && ink.join() === paper.join();
+  seen.push(e);
+  const found = Math.min(...(onBar ? bars : [behind(e)]).map(back => ratio(ink, back)));
+  if (found < 4.5) poor.push([e.tagName, e.textContent.slice(0, 30), found.toFixed(2)]);
+}
+return [seen.length, poor];
+"""
+
+
+@pytest.mark.parametrize("flags", [(), (DARK,)], ids=["light", "dark"])
+def test_text_has_the_contrast_of_wcag_aa(start_browser, simulated, flags, tmp_path):
+    """4.5 to 1, WCAG 2.1, 1.4.3, by its definition of luminance; numbers on bars against both bars' colours."""
+    browser = start_browser(*flags)
+    assert opened(browser, simulated / "report.html") == []
+    for details in all_of(browser, "#row-list details")[:3]:
+        details.click()
+    browser.save_screenshot(str(tmp_path / "page.png"))
+    dark = browser.execute_script("return matchMedia('(prefers-color-scheme: dark)').matches")
+    assert dark == bool(flags)
+    looked_at, poor = browser.execute_script(CONTRAST)
+    assert poor == []
+    assert looked_at > 200
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """A report in which every text is hostile."""
+    out = tmp_path_factory.mktemp("hostile") / "<b>out"
+    texts = [SCRIPT, *(text for text in SHORT if "<" in text), *SHORT]
+    tree = tree_of(texts)
+    path = pair(tree.problem)
+    ended = [Rejection(stage="PairPaths", key=text, problem_id=text, reason=text, detail=text) for text in texts[:20]]
+    rows = {
+        "trees": [("a", tree)],
+        "pairs": [("a", path)],
+        "verified": [(f"{i:03d}", verified(path, text, i)) for i, text in enumerate(texts[:50])],
+        "rejections": [(f"{i:03d}", row) for i, row in enumerate(ended)],
+    }
+    for shard in all_shards([0], 1):
+        write_shard(out, shard, rows.get(shard.config, []) if shard.split == "train" else [])
+    write_report(Output(str(out)), plan_of(SCRIPT), books())
+    return out / "report.html"
+
+
+def test_a_row_of_script_is_shown_as_text(browser, hostile, tmp_path):
+    assert opened(browser, hostile) == []
+    choose(browser, "text", "document.title")
+    assert count(browser) >= 2
+    for summary in all_of(browser, "#row-list summary"):
+        summary.click()
+    for i in range(30):  # Each choice draws the outline anew.
+        browser.execute_script("document.querySelectorAll('#tree-outline .item')[arguments[0]].click()", i)
+    assert SCRIPT in browser.find_element("css selector", "#row-list pre").text
+    assert "owned" not in browser.title
+    assert all_of(browser, "body img, body iframe, body object, main script") == []
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    browser.save_screenshot(str(tmp_path / "hostile.png"))
+
+
+def test_a_very_deep_tree_can_be_walked(browser, tmp_path):
+    chain = [
+        Node(parent=i - 1, step=f"s{i}", depth=i, kind="step" if i else "root", direct=Estimate(correct=1, scored=2))
+        for i in range(290)
+    ]
+    tree = tree_of(SHORT)
+    deep = type(tree)(**{name: getattr(tree, name) for name in tree.__struct_fields__} | {"nodes": tuple(chain)})
+    for shard in all_shards([0], 1):
+        rows = {"trees": [("a", deep)], "pairs": [("a", pair(tree.problem))]}.get(shard.config, [])
+        write_shard(tmp_path, shard, rows if shard.split == "train" else [])
+    write_report(Output(str(tmp_path)), plan_of("m"), books())
+    assert opened(browser, tmp_path / "report.html") == []
+    assert len(all_of(browser, "#tree-picture circle")) == 290
