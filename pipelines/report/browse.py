@@ -15,6 +15,7 @@ import msgspec
 
 from mcts.estimates import interval
 from pipelines.report.facts import Shard, shards_of
+from pipelines.report.pictures import pictures
 from schemas import Estimate, Record, uniform, visible
 
 MOST_TREES = 200
@@ -22,6 +23,8 @@ _TREES_BYTES = 2_400_000
 """Of the nodes of all trees that are shown, as JSON, picked paths not counted; each tree has an equal part."""
 _ROWS_BYTES = 1_400_000
 """Of the critiques and rejections of all trees that are shown, likewise."""
+_IMAGE_BYTES = 0.4
+"""Of a tree's images, for each byte of its nodes."""
 _MOST_TREELESS = 200
 """Rejections and failures of problems that have no tree."""
 _STEP_CHARS = 1_000
@@ -124,6 +127,7 @@ def tree_of(row: Row, paths: Sequence[Row], most_bytes: int) -> dict[str, Any]:
         "problemId": shown(row["problem"]["id"], _NAME_CHARS),
         "source": shown(row["problem"]["source"], _NAME_CHARS),
         "question": shown(row["problem"]["question"].strip()),
+        "images": pictures(row["problem"]["images"], int(_IMAGE_BYTES * most_bytes)),
         "answer": shown(row["problem"]["answer"], _STEP_CHARS),
         "stopped": shown(row["stopped"], _NAME_CHARS),
         "rollouts": row["rollouts"],
@@ -226,6 +230,7 @@ class Example(Record):
 
     row: dict[str, Any]
     question: str
+    images: tuple[dict[str, str], ...]
     steps: tuple[str, ...]
     """The solution that it criticises."""
 
@@ -240,7 +245,7 @@ def example(leaves: Browse) -> Example | None:
     tree, path = paths[row["path"]]
     texts = {node[0]: node[2] for node in tree["nodes"]}
     steps = tuple(texts[node] for node in path["wrong"] or path["right"])
-    return Example(row=row, question=tree["question"], steps=steps)
+    return Example(row=row, question=tree["question"], images=tuple(tree["images"]), steps=steps)
 
 
 def _p(row: dict[str, Any]) -> float:

@@ -22,6 +22,7 @@
     return made;
   }
   const paragraph = (text, kind = "") => element("p", { text, class: kind });
+  const pictures = () => tree.images.map(({ src, alt }) => src ? element("img", { src, alt }) : paragraph(alt, "note"));
   const known = (values) => [...new Set(values)].sort();
 
   // A tree.
@@ -58,7 +59,7 @@
     chosen = turn ?? 0;
     const size = tree.nodes.length < tree.size ? `${tree.nodes.length} of ${tree.size} nodes are shown` : `${tree.size} nodes`;
     at("tree-problem").replaceChildren(
-      element("pre", { text: tree.question }),
+      element("pre", { text: tree.question }), ...pictures(),
       paragraph(`Right answer: ${tree.answer}. ${size}, ${tree.rollouts} rollouts, ${tree.tokens} tokens; the search ended by: ${tree.stopped}. Problem ${tree.problemId} of ${tree.source}.`, "note"));
     drawPicture();
     drawOutline();

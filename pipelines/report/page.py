@@ -70,7 +70,8 @@ def policy(scripts: Sequence[str], style: str) -> str:
     """Content-Security-Policy of a page with these scripts and this style: nothing else is loaded or run."""
     named = " ".join(f"'sha256-{_sha(script)}'" for script in scripts)
     return (
-        f"default-src 'none'; script-src {named}; style-src 'sha256-{_sha(style)}'; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; img-src data:; script-src {named}; style-src 'sha256-{_sha(style)}'; "
+        "base-uri 'none'; form-action 'none'"
     )
 
 

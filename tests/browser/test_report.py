@@ -8,8 +8,10 @@ import re
 
 import pytest
 
+from pipelines.config import compose
 from pipelines.output import Output
 from pipelines.report import write_report
+from pipelines.run import Watcher, run
 from pipelines.shards import all_shards, read_rows, write_shard
 from schemas import Estimate, Node, Rejection
 from tests.annotators.annotated import pair
@@ -223,3 +225,14 @@ def test_a_very_deep_tree_can_be_walked(browser, tmp_path):
     write_report(Output(str(tmp_path)), plan_of("m"), books())
     assert opened(browser, tmp_path / "report.html") == []
     assert len(all_of(browser, "#tree-picture circle")) == 290
+
+
+def test_a_problems_image_is_shown_beside_it(browser, tmp_path):
+    out = tmp_path / "out"
+    command = ["engine=simulated", "problems=shapes", "problems.num_problems=4", "actor=plain", "panel=blind"]
+    run(compose([*command, f"out={out}"]), Watcher())
+    assert opened(browser, out / "report.html") == []
+    image = browser.find_element("css selector", "#tree-problem img")
+    assert image.get_attribute("alt") == "Image 1 of 1"
+    assert browser.execute_script("return arguments[0].naturalWidth", image) > 0
+    browser.save_screenshot(str(tmp_path / "image.png"))

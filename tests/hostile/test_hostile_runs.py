@@ -152,7 +152,7 @@ def check_page(path: Path) -> None:
     assert [text for text in page.other if text != "doctype html"] == []
     assert all(link.startswith("#") for link in page.links)
     assert page.tags["script"] == 3
-    assert "default-src &#39;none&#39;; script-src &#39;sha256-" in source
+    assert "default-src &#39;none&#39;; img-src data:; script-src &#39;sha256-" in source
     assert not set("<>&\u2028\u2029\x1b") & set(data_of(source))
 
 
