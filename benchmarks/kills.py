@@ -281,7 +281,7 @@ def _in_journal(draws: random.Random) -> list[Point]:
 
 
 def _in_shard(draws: random.Random, kind: Literal["replacing", "replaced"]) -> Point:
-    """Around the renaming of one of a shard's 28 files."""
+    """Around the renaming of one of a shard's 30 files."""
     return Point(kind=kind, match=_SHARD, nth=draws.randint(1, 28))
 
 
