@@ -59,10 +59,12 @@ IN_FLIGHT = 8
 BLOCK_CHARS = 32
 """Characters in a block of the simulated server's prefix cache."""
 
-CACHE_TOKENS = 2048
-"""Tokens that the cache of a real server holds, where that can be set: some four trees of the small trace."""
+CACHE_TOKENS = 1536
+"""Tokens that the cache of a real server holds, where that can be set: four trees of the small trace, of which as many
+are in flight."""
+CONTEXT_TOKENS = 1024
 
-SMALL_TREES, SMALL_ROLLOUTS = 12, 64
+SMALL_TREES, SMALL_ROLLOUTS = 12, 40
 """Trees of the small trace, for real servers, and rollouts of each."""
 
 
@@ -211,7 +213,7 @@ def llama_replicas() -> AbstractContextManager[Endpoint]:
 def vllm_replicas() -> AbstractContextManager[Endpoint]:
     """Two servers, each on a core of its own: two that share cores wait for each other busily."""
     plain = vllm.vllm_settings("--num-gpu-blocks-override", CACHE_TOKENS // 32)
-    plain = msgspec.structs.replace(plain, context_tokens=CACHE_TOKENS // 2)
+    plain = msgspec.structs.replace(plain, context_tokens=CONTEXT_TOKENS)
     cores = ({"VLLM_CPU_OMP_THREADS_BIND": core} for core in ("0", "1"))
     return replicas(*(msgspec.structs.replace(plain, env=plain.env | core) for core in cores))
 
@@ -224,7 +226,7 @@ def sglang_replicas() -> AbstractContextManager[Endpoint]:
         style="raw",
         python=sglang.sglang_python(),
         program=(str(sglang.LAUNCHER),),
-        context_tokens=CACHE_TOKENS // 2,
+        context_tokens=CONTEXT_TOKENS,
         extra_args=(*sglang.ARGS, f"--max-total-tokens={CACHE_TOKENS}"),
         env={"OMP_NUM_THREADS": 1, "PYTHONSAFEPATH": 1},
         start_timeout_secs=600,
@@ -260,8 +262,9 @@ def measure_real(names: Sequence[str], absent: dict[str, str]) -> list[Share]:
                 shares += measure(name, endpoint, trace)
         except (pytest.skip.Exception, UserError) as reason:
             absent[name] = str(reason)
+        told = {share.arrangement: round(share.cached, 3) for share in shares if share.server == name}
         seconds = time.monotonic() - began
-        Console(stderr=True).print(f"{name}: {len(trace.requests)} requests four times, {seconds:.0f} s with the start")
+        Console(stderr=True).print(f"{name}: {len(trace.requests)} requests each, {seconds:.0f} s in all: {told}")
     return shares
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from pipelines.engines.base import Usage
+from pipelines.engines.managed import count_restarts
 from pipelines.output import Output, OutputError
 from pipelines.plan import Plan
 from pipelines.shards import SPLITS, num_rows, read_file, read_rows
@@ -135,7 +136,12 @@ def keep_books(out: Path, *, num_read: int, num_problems: int, num_agents: int, 
 
 
 def write_manifest(output: Output, plan: Plan, books: Books, ledger: Mapping[str, Usage]) -> None:
-    """Writes `run.json`: config, digests, versions, counts that add up, what was paid, and each shard's digest."""
+    """Writes `run.json`: config, digests, versions, counts that add up, what was paid, and each shard's digest.
+
+    And how often servers of the run's own were started again, in all starts of the command.
+    """
+    config = msgspec.to_builtins(plan.settings)
+    del config["out"], config["journal"]  # Where the data and the journal lay is nobody's business who gets the data.
     manifest = {
         "version": plan.context.version,
         "config_digest": plan.config_digest,
@@ -144,8 +150,9 @@ def write_manifest(output: Output, plan: Plan, books: Books, ledger: Mapping[str
         "rows": books.rows_by_split,
         "critique_dpo_reasons": books.pair_reasons,
         "paid": ledger,
+        "server_restarts": count_restarts(output.path / "logs"),
         "shards": output.digests(plan.num_shards),
-        "config": plan.settings,
+        "config": config,
         "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
     }
     output.write("run.json", msgspec.json.format(msgspec.json.encode(manifest), indent=2).decode() + "\n")

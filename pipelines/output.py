@@ -87,6 +87,7 @@ class Output:
         try:
             (self._state / "done").mkdir(parents=True, exist_ok=True)
             probe = self._state / f".probe.{os.getpid()}.tmp"
+            probe.unlink(missing_ok=True)  # Of a process that had this number before and was killed.
             probe.open("xb").close()
             probe.unlink()
         except OSError as error:
@@ -97,7 +98,7 @@ class Output:
 
         Every other file is renamed into its place, which replaces a link and leaves alone what it points to.
         """
-        folders = [self._state, *(self.path / config for config in CONFIGS)]
+        folders = [self._state, self.path / "logs", *(self.path / config for config in CONFIGS)]
         if not self._state.is_symlink() and self._state.is_dir():
             folders += self._state.iterdir()
         for path in folders:

@@ -54,10 +54,11 @@ class Parcel(Record):
 
 
 class _Manifest(msgspec.Struct):
-    """The part of `run.json` that says which shards there are."""
+    """The part of `run.json` that says which shards there are, and what the run was told."""
 
     shards: dict[str, str]
     """SHA-256 by path."""
+    config: msgspec.Raw = msgspec.Raw(b"{}")
 
 
 @contextlib.contextmanager
@@ -96,9 +97,11 @@ def _at_rest(path: Path) -> Iterator[None]:
 
 def _parcels(path: Path) -> Iterator[Parcel]:
     try:
-        shards = msgspec.json.decode((path / "run.json").read_bytes(), type=_Manifest).shards
+        manifest = msgspec.json.decode((path / "run.json").read_bytes(), type=_Manifest)
     except msgspec.DecodeError as error:
         raise PublishError(f"{path / 'run.json'} is damaged ({error}); give the run's command again") from None
+    _refuse_secrets(path / "run.json", bytes(manifest.config).decode(errors="replace"))
+    shards = manifest.shards
     for name in sorted(shards):
         if not _SHARD.fullmatch(name):
             raise PublishError(f"{path / 'run.json'} names {name!r}, which is no shard; give the run's command again")
@@ -111,7 +114,6 @@ def _parcels(path: Path) -> Iterator[Parcel]:
         yield parcel
     for name in (*_BESIDE, COMPLETED):
         if name in _NEEDED or (path / name).exists():
-            _refuse_secrets(path / name)
             yield _parcel(path, name)
 
 
@@ -122,11 +124,12 @@ def _parcel(path: Path, name: str) -> Parcel:
     return Parcel(path=name, size=file.stat().st_size, sha256=file_digest(file))
 
 
-def _refuse_secrets(file: Path) -> None:
-    if file.is_file() and has_credentials(file.read_text(encoding="utf-8", errors="replace")):
+def _refuse_secrets(file: Path, config: str) -> None:
+    """Of the settings alone: what models wrote may hold any URL."""
+    if has_credentials(config):
         raise PublishError(
-            f"{file} holds a URL with a name or a password in it, which nobody else should read; take it out of the "
-            "settings, give the run's command again (it pays for nothing twice) and publish then"
+            f"{file} holds a setting with a name or a password in a URL, which nobody else should read; take it out of "
+            "the settings, give the run's command again (it pays for nothing twice) and publish then"
         )
 
 

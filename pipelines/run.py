@@ -110,7 +110,7 @@ def run(settings: Settings, watcher: Watcher) -> Result:
         if settings.retry == "failed":
             unfinished = _only_failed(output, plan, failed)
         journal = output.journal(settings.journal)
-        watcher.planned(plan, inputs, _journaled(journal), unfinished)
+        watcher.planned(plan, inputs, _journaled(journal, settings.journal_patience_secs), unfinished)
         if failed:
             watcher.retrying(failed)
         accounts = Accounts(settings.budget)
@@ -130,9 +130,9 @@ def _only_failed(output: Output, plan: Plan, failed: Mapping[int, Mapping[str, i
     return tuple(failed)
 
 
-def _journaled(journal: Place) -> int:
+def _journaled(journal: Place, patience_secs: float) -> int:
     """Samples that the journal holds; opening it early also finds out whether it can be used."""
-    opened = Journal(journal)
+    opened = Journal(journal, patience_secs=patience_secs)
     try:
         return opened.size()
     finally:
@@ -223,7 +223,7 @@ def _close_books(plan: Plan, inputs: Inputs, output: Output, journal: Place, acc
         target_rows=plan.settings.target_rows,
     )
     if written:
-        write_manifest(output, plan, books, _ledger(journal))
+        write_manifest(output, plan, books, _ledger(journal, plan.settings.journal_patience_secs))
         write_card(output, plan, books)
         write_dataset_info(output, books)
         write_report(output, plan, books)
@@ -232,8 +232,8 @@ def _close_books(plan: Plan, inputs: Inputs, output: Output, journal: Place, acc
     return result
 
 
-def _ledger(journal: Place) -> dict[str, Usage]:
-    opened = Journal(journal)
+def _ledger(journal: Place, patience_secs: float) -> dict[str, Usage]:
+    opened = Journal(journal, patience_secs=patience_secs)
     try:
         return opened.ledger()
     finally:

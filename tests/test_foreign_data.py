@@ -69,12 +69,12 @@ def output(tmp_path: Path) -> Output:
 @pytest.mark.parametrize(
     "place",
     [".wrongturn", ".wrongturn/done", ".wrongturn/lock", ".wrongturn/journal.sqlite", ".wrongturn/journal.sqlite-wal",
-     ".wrongturn/owner.json", "trees", "sft"],
+     ".wrongturn/owner.json", "trees", "sft", "logs"],
 )  # fmt: skip
 @pytest.mark.parametrize("replace", [False, True])
 def test_nothing_is_written_or_taken_away_through_a_link(output, outside, place, replace):
     path = output.path / place
-    is_folder = path.is_dir()
+    is_folder = path.is_dir() or place == "logs"
     path.rename(output.path.parent / "away") if path.exists() else None
     path.symlink_to(outside if is_folder else outside / "precious")
     with (

@@ -132,6 +132,14 @@ class Engine(Protocol):
     identity: str
     """Everything about the engine that an answer depends on: model, revision, how text is put to it."""
 
+    def choices_at_once(self, request: Request) -> int:
+        """Samples that one call gives of a request; `complete` makes several calls of more.
+
+        Whoever remembers answers asks for no more at once: of several calls one may fail, and take the others' answers
+        with it.
+        """
+        ...
+
     async def complete(self, request: Request) -> Reply:
         """Exactly `request.num_samples` samples; a refused prompt gives samples that say so.
 

@@ -40,9 +40,13 @@ class ChatTemplate(Record):
                 bos_token=self.bos_token,
                 eos_token=self.eos_token,
             )
-        except (jinja2.TemplateError, TypeError, ValueError) as error:
+        except _TROUBLES as error:
             raise UserError(f"cannot fill in the model's chat template ({error}); set engine.style=chat") from error
         return text.removeprefix(self.bos_token) if self.adds_bos else text
+
+
+_TROUBLES = (jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What a template can end with, a program of somebody else's as it is."""
 
 
 def _refuse(message: str) -> None:

@@ -83,6 +83,10 @@ class HttpEngine:
         """Requests that are at a server now."""
         return self._hosts.taken
 
+    def choices_at_once(self, request: Request) -> int:
+        """See `Engine.choices_at_once`."""
+        return self._dialect.choices_at_once(request)
+
     async def complete(self, request: Request) -> Reply:
         """See `Engine.complete`; in several requests where the server takes fewer samples at a time.
 
@@ -90,7 +94,7 @@ class HttpEngine:
           EngineUnavailable, BadReply: still no usable reply after `max_attempts`.
           UserError: the server would refuse every request: wrong key, URL or model.
         """
-        most = self._dialect.choices_at_once(request)
+        most = self.choices_at_once(request)
         if request.num_samples <= most:
             return await self._complete(request)
         end = request.first_sample + request.num_samples

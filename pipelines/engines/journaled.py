@@ -83,7 +83,7 @@ class JournaledEngine:
             self._observe(stage, Usage(), len(known))
             self._account.replayed(request, list(known.values()))
         missing = [i for i, key in zip(indices, keys, strict=True) if key not in known and key not in running]
-        for run in _consecutive(missing):
+        for run in _consecutive(missing, self.engine.choices_at_once(request)):
             part = keys[run.start - indices.start : run.stop - indices.start]
             running |= dict.fromkeys(part, self._ask(stage, request, run, part))
         return known, running
@@ -150,11 +150,11 @@ def _encodable(sample: Sample) -> Sample:
     return msgspec.structs.replace(sample, text=text, error=error)
 
 
-def _consecutive(indices: Iterable[int]) -> list[range]:
-    """Runs of consecutive numbers: 0, 1, 2, 5, 6 gives 0..2 and 5..6."""
+def _consecutive(indices: Iterable[int], most: int) -> list[range]:
+    """Runs of at most `most` consecutive numbers: with 2, the numbers 0, 1, 2, 5, 6 give 0..1, 2 and 5..6."""
     runs: list[range] = []
     for i in indices:
-        if runs and runs[-1].stop == i:
+        if runs and runs[-1].stop == i and len(runs[-1]) < most:
             runs[-1] = range(runs[-1].start, i + 1)
         else:
             runs.append(range(i, i + 1))

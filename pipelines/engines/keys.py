@@ -25,9 +25,9 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KEY_BEGINS = re.compile(r"(?i:sk-|bearer\b)|(hf|gsk|ghp|gho|sk|pk)_(?=[A-Za-z]*\d)\w{12,}|AIza\w{20,}|eyJ\w{12,}")
 """How the keys of well-known services begin."""
 _MIXED = re.compile(r"(?=([A-Za-z]\d|\d[A-Za-z]))")
-_SECRET = re.compile(r"(?i).*\.env\.\w*(_KEY|TOKEN|SECRET|PASSWORD)")
+_SECRET = re.compile(r"(?i).*\.env\.\w*(_KEY|API_?KEY|TOKEN|SECRET|PASSWORD)")
 """Settings that are environment variables with secrets, of servers that are started here."""
-_SECRET_WORD = re.compile(r"--(api-key|hf-token)\b")
+_SECRET_WORD = re.compile(r"--(api[-_]key|hf[-_]token)\b")
 _SHORTEST_KEY, _MOST_CHANGES = 20, 3
 """A name of an environment variable changes between letters and digits seldom, a random key all the time."""
 

@@ -70,8 +70,15 @@ def launch_of(settings: Managed, name: str) -> Launch:
 
 
 def served_name(settings: Managed) -> str:
-    """What requests call the model, and what answers are journaled under: the same wherever its folder lies."""
-    return settings.served_name or settings.model.rstrip("/").rpartition("/")[2]
+    """What requests call the model, and what answers are journaled under.
+
+    A folder's last part, so that it is the same wherever the folder lies; of a name at the Hub all of it, since two
+    owners may have a model of one name.
+    """
+    if settings.served_name:
+        return settings.served_name
+    path = Path(settings.model).expanduser()
+    return path.name if path.exists() or not _HUB_NAME.fullmatch(settings.model) else settings.model
 
 
 def revision_of(settings: Managed, name: str) -> str:

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 from pipelines.engines import guardian
 from pipelines.errors import UserError
@@ -40,6 +41,7 @@ _PAUSE_SECS = 2.0
 _TAIL_BYTES = 8192
 _MARK = "--- wrongturn starts "
 """Begins the line in a log with which a server's own lines begin."""
+_RESTART = re.compile(re.escape(_MARK).encode() + rb"[^ ]+, restart \d+: ")
 _ERROR_LINE = re.compile(r"\b(\w*(Error|Exception)|error): \S")
 
 
@@ -119,7 +121,10 @@ class Servers:
         if folder is None:
             folder = Path(tempfile.mkdtemp(prefix="wrongturn-logs-"))
             self._stack.push(lambda kind, error, trace: _drop(folder, kind))
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ServerFailed(f"{name}: cannot make {folder} for its log: {error.strerror}") from error
         return folder / f"{re.sub(r'[^A-Za-z0-9_-]+', '-', name)}.log"
 
 
@@ -157,12 +162,14 @@ class ManagedServer:
                 f"the server that runs there with {self._name}.url={self.url}"
             )
         with self._watcher.starting(self._name) as tell:
-            process = self._spawn()
+            try:
+                process = self._spawn()
+            except OSError as error:
+                raise ServerFailed(f"{self._name}: cannot start the server, log {self._log}: {error}") from error
             trouble = self._await_health(process, tell)
-        if trouble:
-            raise ServerFailed(
-                f"{self._name}: the server {trouble}; it said last: {_last_words(self._log)}; its log is {self._log}"
-            )
+            if trouble:
+                said = _last_words(self._log)
+                raise ServerFailed(f"{self._name}: the server {trouble}; it said last: {said}; its log is {self._log}")
         self._thread = threading.Thread(target=self._watch, args=(process,), name=f"{self._name}-watch", daemon=True)
         self._thread.start()
 
@@ -187,9 +194,10 @@ class ManagedServer:
     def _spawn(self) -> "subprocess.Popen[bytes]":
         command = [word.replace("{port}", str(self._port)) for word in self._launch.command]
         guard = [sys.executable, "-I", guardian.__file__, str(os.getpid()), str(self._launch.stop_timeout_secs)]
-        with self._log.open("ab") as log:
+        with _append(self._log) as log:
             now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-            log.write(f"{_MARK}{now}: {shlex.join(command)}\n".encode())
+            again = f", restart {self.num_restarts}" if self.num_restarts else ""
+            log.write(f"{_MARK}{now}{again}: {shlex.join(command)}\n".encode())
             log.flush()
             self._process = subprocess.Popen(
                 [*guard, *command],
@@ -259,6 +267,24 @@ class ManagedServer:
             stone.shutdown()
 
 
+def count_restarts(logs: Path) -> dict[str, int]:
+    """How often each server was started again because it had died, over all that its log tells.
+
+    Args:
+      logs: the folder that `Servers` was given; it need not be there.
+
+    Returns:
+      Numbers by the names of the logs, such as `engine`; servers that never died have theirs, too.
+    """
+    counts = {}
+    for path in sorted(logs.glob("*.log")):
+        if path.is_symlink() or not path.is_file():  # Not ours, and a pipe would never end.
+            continue
+        with path.open("rb") as log:
+            counts[path.stem] = sum(_RESTART.search(line) is not None for line in log)
+    return counts
+
+
 class _Stone(ThreadingHTTPServer):
     """Stands where a server was: says to every request that it is gone, so that nobody waits for it to come back."""
 
@@ -290,6 +316,11 @@ class _Epitaph(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing on stderr."""
+
+
+def _append(log: Path) -> IO[bytes]:
+    """Opens a log at its end; never what a link points to, which may lie anywhere."""
+    return os.fdopen(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644), "ab")
 
 
 def _free_port() -> int:

@@ -25,6 +25,10 @@ class ScriptedEngine:
         self.history: list[Request] = []
         self._rule = rule
 
+    def choices_at_once(self, request: Request) -> int:
+        """See `Engine.choices_at_once`."""
+        return request.num_samples
+
     async def complete(self, request: Request) -> Reply:
         """See `Engine.complete`. Texts are cut at stop strings and after `max_tokens`; a token is a word.
 

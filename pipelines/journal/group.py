@@ -12,6 +12,8 @@ from pipelines.journal.store import JournalError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_ENDED = "the journal's thread has ended; see its traceback"
+
 
 class Group(Generic[Item, Result]):
     """A thread that works on batches. Asked from event loops, which it never blocks."""
@@ -26,6 +28,8 @@ class Group(Generic[Item, Result]):
         self._work = work
         self._queue: queue.SimpleQueue[tuple[Item, asyncio.AbstractEventLoop, asyncio.Future[Result]] | None]
         self._queue = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._has_ended = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -34,10 +38,14 @@ class Group(Generic[Item, Result]):
 
         Raises:
           JournalError: from the work on its batch.
+          RuntimeError: the thread has ended.
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Result] = loop.create_future()
-        self._queue.put((item, loop, done))
+        with self._lock:
+            if self._has_ended:
+                raise RuntimeError(_ENDED)
+            self._queue.put((item, loop, done))
         return await done
 
     def close(self) -> None:
@@ -46,6 +54,19 @@ class Group(Generic[Item, Result]):
         self._thread.join()
 
     def _run(self) -> None:
+        try:
+            self._work_on()
+        finally:  # Also after a bug of ours: nobody may wait for a thread that is not there.
+            with self._lock:
+                self._has_ended = True
+            left = []
+            while not self._queue.empty():
+                entry = self._queue.get()
+                if entry is not None:
+                    left.append((entry[1], entry[2]))
+            self._tell(left, RuntimeError(_ENDED))
+
+    def _work_on(self) -> None:
         is_open = True
         while is_open:
             batch = [self._queue.get()]
@@ -55,8 +76,7 @@ class Group(Generic[Item, Result]):
             is_open = len(waiting) == len(batch)
             if not waiting:
                 return
-            # What stands here if the work ends with a bug of ours: those who wait must not wait for ever.
-            outcome: Sequence[Result] | Exception = RuntimeError("the journal's thread has ended; see its traceback")
+            outcome: Sequence[Result] | Exception = RuntimeError(_ENDED)
             try:
                 outcome = self._work([item for item, _, _ in waiting])
             except JournalError as error:

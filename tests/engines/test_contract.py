@@ -67,7 +67,7 @@ class TestLlamaCpp(Contract):
 
 @pytest.mark.vllm
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 class TestVllm(Contract):
     @pytest.fixture(params=subjects.STYLES)
     def subject(self, vllm, request):
@@ -76,7 +76,7 @@ class TestVllm(Contract):
 
 @pytest.mark.sglang
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 class TestSglang(Contract):
     @pytest.fixture(params=subjects.STYLES)
     def subject(self, sglang, request):
@@ -85,7 +85,7 @@ class TestSglang(Contract):
 
 @pytest.mark.sglang
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_small_run_on_sglang_is_repeated_by_its_journal(sglang, tmp_path):
     """Its seeds are ignored on a CPU: that the second start asks nothing and writes the same is the journal's doing."""
     endpoint = sglang["raw"].endpoint

@@ -224,6 +224,8 @@ def test_llama_cpps_chat_repeats_the_prefix_which_is_taken_off_once():
         (b"[]", "expected a completion as JSON"),
         (b'{"choices": null}', "expected a completion as JSON"),
         (body({"text": 3}), "expected a completion as JSON"),
+        (body({"text": "x"}, usage={"prompt_tokens": 3, "completion_tokens": 10**20}), "expected a completion as JSON"),
+        (body({"text": "x"}, usage={"prompt_tokens": -1, "completion_tokens": 1}), "expected a completion as JSON"),
         (body(), "asked for 2 samples, got 0 choices"),
         (body({"text": "x"}), "asked for 2 samples, got 1 choices"),
         (body(*[{"text": "x"}] * 3), "asked for 2 samples, got 3 choices"),

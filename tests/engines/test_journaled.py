@@ -26,6 +26,9 @@ class Model:
         self.error: Exception | None = None
         self.refuses = False
 
+    def choices_at_once(self, request: Request) -> int:
+        return request.num_samples
+
     async def complete(self, request: Request) -> Reply:
         self.asked.append(request)
         await self.gate.wait()
@@ -86,6 +89,28 @@ def play(tmp_path: Path):
         asyncio.run(main())
 
     return play
+
+
+def test_of_several_calls_of_which_one_fails_the_others_answers_are_kept(play):
+    class OneByOne(Model):
+        def choices_at_once(self, request):
+            return 1
+
+        async def complete(self, request):
+            if request.first_sample == 1 and len(self.asked) < 3:
+                self.asked.append(request)
+                raise EngineUnavailable("away")
+            return await super().complete(request)
+
+    async def work(engine, model, journal, seen):
+        engine.engine = model = OneByOne()
+        with pytest.raises(EngineUnavailable):
+            await engine.sample("S", wish(3))
+        await engine.settle()
+        assert texts(await engine.sample("S", wish(3))) == expected(wish(3))
+        assert sorted(runs(model)) == [(0, 1), (1, 1), (1, 1), (2, 1)]
+
+    play(work)
 
 
 def test_samples_come_in_the_order_of_their_indices(play):

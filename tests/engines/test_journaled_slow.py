@@ -18,6 +18,9 @@ class Model:
         self.asked: list[Request] = []
         self.gate = asyncio.Event()
 
+    def choices_at_once(self, request: Request) -> int:
+        return request.num_samples
+
     async def complete(self, request: Request) -> Reply:
         self.asked.append(request)
         nth = len(self.asked)

@@ -96,13 +96,14 @@ def test_its_environment_has_its_interpreters_programs_first_and_no_key(folder, 
 @pytest.mark.parametrize(
     ("model", "named", "name"),
     [
-        ("owner/Tiny-1B", "", "Tiny-1B"),
+        ("owner/Tiny-1B", "", "owner/Tiny-1B"),
+        ("another/Tiny-1B", "", "another/Tiny-1B"),
         ("gpt2", "", "gpt2"),
         ("/models/Tiny-1B/", "", "Tiny-1B"),
         ("owner/Tiny-1B", "judge", "judge"),
     ],
 )
-def test_it_is_called_by_the_last_part_of_its_model_unless_it_has_a_name(model, named, name):
+def test_it_is_called_by_its_folders_last_part_or_its_whole_name_at_the_hub_unless_it_has_a_name(model, named, name):
     assert served_name(Vllm(model=model, served_name=named)) == name
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.engines.managed import Launch, ServerFailed, Servers, ServerWatcher
+from pipelines.engines.managed import Launch, ServerFailed, Servers, ServerWatcher, count_restarts
 from pipelines.errors import UserError
 
 FAKE = Path(__file__).parents[1] / "servers" / "fake_server.py"
@@ -186,8 +186,25 @@ def test_one_that_dies_in_mid_run_is_started_again_at_the_same_port(tmp_path):
         assert until(lambda: is_there(url))
         assert server_of(url) != first
     assert notes.restarts == [f"engine: the server was killed by signal 9; restart 1 of 1, log {tmp_path}/engine.log"]
+    assert count_restarts(tmp_path) == {"engine": 1}
     assert (tmp_path / "engine.log").read_text().count("--- wrongturn starts ") == 2
     assert not is_there(url)
+
+
+def test_restarts_are_counted_from_the_logs_and_starts_of_the_command_are_not(tmp_path):
+    start, restart = "--- wrongturn starts 2026-11-24T10:00:00+00:00: x\n", "--- wrongturn starts now, restart {}: x\n"
+    began = [start, "loading\n", start, "cut in the middle of a line", restart.format(1), restart.format(2), start]
+    (tmp_path / "engine.log").write_text("".join([*began, "it says, restart 3: no\n"]))
+    (tmp_path / "engines-judge.log").write_text(start)
+    assert count_restarts(tmp_path) == {"engine": 2, "engines-judge": 0}
+    assert count_restarts(tmp_path / "nothing") == {}
+
+
+def test_what_is_no_log_is_not_counted_and_nothing_waits_for_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe.log")
+    (tmp_path / "folder.log").mkdir()
+    (tmp_path / "link.log").symlink_to("/dev/zero")
+    assert count_restarts(tmp_path) == {}
 
 
 def test_one_that_dies_too_often_leaves_a_stone_that_says_so_at_once(tmp_path):

@@ -177,7 +177,11 @@ def test_a_folder_that_a_run_is_working_on_stays_where_it_is(hub, out):
         ("run.json", '{"shards": {"../secret.parquet": "0"}}', "which is no shard"),
         ("sft/train-00000-of-00002.parquet", "other bytes", "is not what the run wrote"),
         ("sft/train-00000-of-00002.parquet", None, "is no regular file"),
-        ("README.md", "see https://me:secret@host/v1 ", "a URL with a name or a password"),
+        (
+            "run.json",
+            '{"shards": {}, "config": {"engine": {"url": "https://me:secret@host/v1"}}}',
+            "a name or a password in a URL",
+        ),
     ],
 )
 def test_a_folder_that_is_not_as_the_run_left_it_does_not_go(hub, out, name, content, message):

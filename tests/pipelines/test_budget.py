@@ -124,6 +124,9 @@ class Slow:
         self.asked = 0
         self.fails = False
 
+    def choices_at_once(self, request: Request) -> int:
+        return request.num_samples
+
     async def complete(self, request: Request) -> Reply:
         self.asked += 1
         await self.gate.wait()

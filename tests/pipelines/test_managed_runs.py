@@ -36,6 +36,10 @@ def log(out: Path) -> str:
     return (out / "logs" / "engine.log").read_text()
 
 
+def restarts(out: Path) -> dict[str, int]:
+    return json.loads((out / "run.json").read_text())["server_restarts"]
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("undisturbed") / "out"
@@ -60,6 +64,7 @@ def test_the_command_again_starts_nothing(undisturbed, capsys):
     assert main(command(undisturbed)) == 0
     assert "starting its server" not in capsys.readouterr().out
     assert log(undisturbed).count("--- wrongturn starts") == 1
+    assert restarts(undisturbed) == {"engine": 0}
 
 
 @pytest.mark.slow
@@ -70,6 +75,7 @@ def test_a_server_that_is_killed_in_mid_run_leaves_no_trace_in_the_data(undistur
     assert log(out).count("--- wrongturn starts") == 2
     assert list(read_rows(out, "failures")) == []
     assert shards(out) == shards(undisturbed)
+    assert restarts(out) == {"engine": 1}
     printed = capsys.readouterr().out
     assert f"engine: the server was killed by signal 9; restart 1 of 1, log {out}/logs/engine.log" in printed
     assert "engine: the server died in mid-run and was started again once; its log says why" in printed

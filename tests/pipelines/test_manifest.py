@@ -164,6 +164,7 @@ def test_the_manifest_holds_config_counts_cost_and_digests(tmp_path, plan):
     assert manifest["config_digest"] == plan.config_digest
     assert manifest["config"]["engine"]["kind"] == "scripted"
     assert manifest["paid"]["ExpandTrees"]["completion_tokens"] == 40
+    assert manifest["server_restarts"] == {}
     assert manifest["rows"]["sft/train"] == 1
     assert [stage["balanced"] for stage in manifest["stages"]] == [True] * 7
     assert manifest["shards"] == output.digests(1)

@@ -36,7 +36,7 @@ ARGS = (
     # Without it a reply in JSON may hold white space without end.
     "--constrained-json-disable-any-whitespace",
 )
-_START_SECS, _STOP_SECS = 480.0, 30.0
+_START_SECS, _STOP_SECS = 900.0, 30.0
 
 
 def sglang_python() -> str:

@@ -74,7 +74,7 @@ def vllm_settings(*extra_args: str | int) -> Vllm:
         context_tokens=2048,
         extra_args=(*EXTRA_ARGS, *extra_args),
         env=ENVIRONMENT,
-        start_timeout_secs=300,
+        start_timeout_secs=900,
     )
 
 
