@@ -158,17 +158,8 @@ def write_manifest(output: Output, plan: Plan, books: Books, ledger: Mapping[str
     output.write("run.json", msgspec.json.format(msgspec.json.encode(manifest), indent=2).decode() + "\n")
 
 
-class _StageCount(msgspec.Struct):
-    """A stage as `run.json` has it: `StageCount`, and whether it adds up."""
-
-    stage: str
-    element: str
-    entered: int
-    kept: int
-    rejected: int
-    failed: int
-    reasons: dict[str, int]
-    balanced: bool = True
+class _StageCount(StageCount, forbid_unknown_fields=False):
+    """A stage as `run.json` has it, where it also says whether it adds up."""
 
 
 class _Manifest(msgspec.Struct):
@@ -194,8 +185,7 @@ def read_books(out: Path) -> Books:
         raise OutputError(
             f"{path.absolute()} is damaged ({error}); give the run's command again, which writes it anew"
         ) from error
-    counts = (msgspec.to_builtins(stage) for stage in manifest.stages)
-    stages = tuple(StageCount(**{name: stage[name] for name in StageCount.__struct_fields__}) for stage in counts)
+    stages = tuple(StageCount(**msgspec.structs.asdict(stage)) for stage in manifest.stages)
     rows: Counter[str] = Counter()
     for name, count in manifest.rows.items():
         rows[name.partition("/")[0]] += count

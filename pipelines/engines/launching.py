@@ -7,9 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pipelines.engines import sglang, vllm
+from pipelines.engines.command_lines import arguments, program_of
 from pipelines.engines.managed import Launch
-from pipelines.engines.settings import Managed, Sglang, Vllm
+from pipelines.engines.settings import Managed
 from pipelines.errors import UserError
 
 _PROBE = (
@@ -39,19 +39,12 @@ def launch_of(settings: Managed, name: str) -> Launch:
         raise UserError(f"{name}.url: servers are started on Linux alone; start one by hand and give its URL")
     python, folder = _interpreter(settings, name), local_model(settings, name)
     model = str(folder) if folder else settings.model
-    match settings:
-        case Vllm():
-            module, env = vllm.MODULE, vllm.ENV
-            words = vllm.arguments(settings, model, served_name(settings))
-        case Sglang():
-            module, env = sglang.MODULE, sglang.ENV
-            words = sglang.arguments(settings, model, served_name(settings))
-        case _:
-            raise AssertionError(settings)
+    program = program_of(settings)
+    words = arguments(program, settings, model, served_name(settings))
     if not settings.program:
-        probe(python, module.partition(".")[0], name)
+        probe(python, program.module.partition(".")[0], name)
     # Tools that servers call while they compile lie beside their interpreter.
-    env = env | {"PATH": os.pathsep.join((str(Path(python).parent), os.environ.get("PATH", os.defpath)))}
+    env = program.env | {"PATH": os.pathsep.join((str(Path(python).parent), os.environ.get("PATH", os.defpath)))}
     env |= {"PYTHONUNBUFFERED": "1"}
     if not settings.program:  # A folder here that bears the module's name is not the module.
         env |= {"PYTHONSAFEPATH": "1"}
@@ -60,7 +53,7 @@ def launch_of(settings: Managed, name: str) -> Launch:
     elif settings.revision:
         words = ("--revision", settings.revision, *words)
     return Launch(
-        command=(python, *(settings.program or ("-m", module)), *words),
+        command=(python, *(settings.program or ("-m", program.module)), *words),
         env=tuple(sorted((env | {key: str(value) for key, value in settings.env.items()}).items())),
         port=settings.port,
         start_timeout_secs=settings.start_timeout_secs,

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from pipelines.errors import UserError
+from pipelines.problems.brief import brief
 from pipelines.problems.images import ImageError, read_images
 from schemas import Image, Problem, Record, Rejection, digest
 
@@ -228,7 +229,7 @@ def read_rows(rows: Iterable[Row], settings: Tabular) -> Iterator[Problem | Reje
             problem = _problem(row, settings)
             problem_id = problem.id
             if problem_id in seen:
-                raise _Unfit("duplicate_id", f"id {_brief(problem_id)} was already at {seen[problem_id]}")
+                raise _Unfit("duplicate_id", f"id {brief(problem_id)} was already at {seen[problem_id]}")
             seen[problem_id] = row.where
             yield problem
         except _Unfit as unfit:
@@ -262,14 +263,14 @@ def _problem(row: Row, settings: Tabular) -> Problem:
 
 def _question(values: Mapping[str, Any], column: str, max_chars: int) -> str:
     if column not in values:
-        raise _Unfit("missing_question", f"no key {column!r}, expected text; it has {_brief(list(values))}")
+        raise _Unfit("missing_question", f"no key {column!r}, expected text; it has {brief(list(values))}")
     question = values[column]
     if question is None:
         raise _Unfit("null_question", f"{column!r} is null, expected text")
     if not isinstance(question, str):
-        raise _Unfit("question_not_text", f"{column!r} is {_brief(question)}, expected text")
+        raise _Unfit("question_not_text", f"{column!r} is {brief(question)}, expected text")
     if not question.strip():
-        raise _Unfit("empty_question", f"{column!r} is {_brief(question)}, expected text")
+        raise _Unfit("empty_question", f"{column!r} is {brief(question)}, expected text")
     if len(question) > max_chars:
         raise _Unfit(
             "question_too_long",
@@ -281,7 +282,7 @@ def _question(values: Mapping[str, Any], column: str, max_chars: int) -> str:
 def _answer(values: Mapping[str, Any], settings: Tabular) -> str:
     column, pattern = settings.columns.answer, settings.answer_pattern
     if column not in values:
-        raise _Unfit("missing_answer", f"no key {column!r}, expected text or a number; it has {_brief(list(values))}")
+        raise _Unfit("missing_answer", f"no key {column!r}, expected text or a number; it has {brief(list(values))}")
     if values[column] is None:
         raise _Unfit("null_answer", f"{column!r} is null, expected text or a number")
     value = _tests(values[column]) if settings.domain == "code" else values[column]
@@ -289,10 +290,10 @@ def _answer(values: Mapping[str, Any], settings: Tabular) -> str:
     if pattern is not None and answer.strip():
         match = re.search(pattern, answer)
         if match is None:
-            raise _Unfit("answer_pattern_no_match", f"{column!r} is {_brief(answer)}, expected a match of {pattern!r}")
+            raise _Unfit("answer_pattern_no_match", f"{column!r} is {brief(answer)}, expected a match of {pattern!r}")
         answer = match.group(1) or ""
     if not answer.strip():
-        raise _Unfit("empty_answer", f"{column!r} is {_brief(values[column])}, expected an answer")
+        raise _Unfit("empty_answer", f"{column!r} is {brief(values[column])}, expected an answer")
     return answer.strip()
 
 
@@ -324,11 +325,11 @@ def _scalar(value: Any, column: str) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if not isinstance(value, int | float | decimal.Decimal):
-        raise _Unfit("answer_not_scalar", f"{column!r} is {_brief(value)}, expected text or a number")
+        raise _Unfit("answer_not_scalar", f"{column!r} is {brief(value)}, expected text or a number")
     number = decimal.Decimal(repr(value)) if isinstance(value, float) else decimal.Decimal(value)
     # A few characters such as 1e999999999 would otherwise become a gigabyte of zeros.
     if not number.is_finite() or abs(number.adjusted()) > _MAX_EXPONENT:
-        raise _Unfit("answer_not_finite", f"{column!r} is {_brief(value)}, expected a number below 1e{_MAX_EXPONENT}")
+        raise _Unfit("answer_not_finite", f"{column!r} is {brief(value)}, expected a number below 1e{_MAX_EXPONENT}")
     text = format(number, "f")
     text = text.rstrip("0").rstrip(".") if "." in text else text
     return "0" if text == "-0" else text
@@ -336,7 +337,7 @@ def _scalar(value: Any, column: str) -> str:
 
 def _clean(text: str, column: str) -> str:
     if "\0" in text:
-        raise _Unfit("null_bytes", f"{column!r} is {_brief(text)}, expected text without U+0000")
+        raise _Unfit("null_bytes", f"{column!r} is {brief(text)}, expected text without U+0000")
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -352,7 +353,7 @@ def _metadata(values: Mapping[str, Any], names: tuple[str, ...]) -> str:
     try:
         return _ENCODER.encode(kept).decode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise _Unfit("metadata_not_json", f"columns {_brief(list(kept))} cannot be written as JSON: {error}") from None
+        raise _Unfit("metadata_not_json", f"columns {brief(list(kept))} cannot be written as JSON: {error}") from None
 
 
 def _images(values: Mapping[str, Any], folder: Path | None, settings: Tabular) -> tuple[Image, ...]:
@@ -363,9 +364,3 @@ def _images(values: Mapping[str, Any], folder: Path | None, settings: Tabular) -
         return read_images(values.get(column), folder, column, settings.max_image_bytes)
     except ImageError as error:
         raise _Unfit("bad_image", str(error)) from None
-
-
-def _brief(value: Any) -> str:
-    """At most 80 characters of a value; escapes make it printable whatever it holds."""
-    text = ascii(value[:200] if isinstance(value, str | bytes | list) else value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from pipelines.problems.brief import brief
 from schemas import Image, media_type_of
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/]{16,}={0,2}")
@@ -41,7 +42,7 @@ def _image(value: Any, folder: Path | None, column: str, max_bytes: int) -> Imag
         said = error.strerror if isinstance(error, OSError) else str(error)
         raise ImageError(f"{column!r} cannot be read: {said}") from None
     if data is None:
-        raise ImageError(f"{column!r} is {_brief(value)}, {_EXPECTED}")
+        raise ImageError(f"{column!r} is {brief(value)}, {_EXPECTED}")
     if len(data) > max_bytes:
         raise ImageError(f"{column!r} has {len(data)} bytes, expected at most {max_bytes} (problems.max_image_bytes)")
     # Its name and what a data URL says of it may be wrong; what models go by is in the file.
@@ -72,9 +73,3 @@ def _beside(value: str, folder: Path) -> Path | None:
         return path if path.is_relative_to(folder.resolve()) and path.is_file() else None
     except (OSError, RuntimeError):  # Base64 is longer than a name may be; a link may lead to itself.
         return None
-
-
-def _brief(value: Any) -> str:
-    """At most 80 characters of a value; escapes make it printable whatever it holds."""
-    text = ascii(value[:200] if isinstance(value, str | bytes | list) else value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
