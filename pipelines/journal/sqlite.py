@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
+import tenacity
 
 from pipelines.engines.base import Usage
 from pipelines.journal.store import VERSION, Batch, JournalError
@@ -27,6 +28,8 @@ INSERT INTO ledger VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (stage) DO UPDATE SET
 """
 
 _KEYS_A_QUERY = 500
+_BUSY_SECS = 60.0
+"""How long one process waits for another's use of the file."""
 
 _LEDGER = dict[str, Usage]
 
@@ -38,10 +41,29 @@ def _damaged(path: Path, what: str) -> JournalError:
     )
 
 
-def _code(error: Exception) -> int:
+def _code(error: BaseException) -> int:
     """SQLite's primary result code; 0 for what is not SQLite's."""
     code: int = getattr(error, "sqlite_errorcode", 0)
     return code & 0xFF
+
+
+@tenacity.retry(
+    retry=tenacity.retry_if_exception(lambda error: _code(error) == sqlite3.SQLITE_BUSY),
+    wait=tenacity.wait_random(0.01, 0.1),
+    stop=tenacity.stop_after_delay(_BUSY_SECS),
+    reraise=True,
+)
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    """Makes a file a journal, or sees that it is one.
+
+    Where several processes do so at once, all but one are told that it is busy: for the change to WAL SQLite does not
+    wait as it does for a write.
+    """
+    _check_layout(connection, path)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
+    connection.executescript(_LAYOUT)
+    connection.execute("INSERT OR IGNORE INTO meta VALUES ('version', ?)", (str(VERSION),))
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -49,12 +71,8 @@ def _open(path: Path) -> sqlite3.Connection:
     connection = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(path, timeout=60, check_same_thread=False, isolation_level=None)
-        _check_layout(connection, path)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-        connection.executescript(_LAYOUT)
-        connection.execute("INSERT OR IGNORE INTO meta VALUES ('version', ?)", (str(VERSION),))
+        connection = sqlite3.connect(path, timeout=_BUSY_SECS, check_same_thread=False, isolation_level=None)
+        _prepare(connection, path)
     except (OSError, sqlite3.Error, JournalError) as error:
         if connection is not None:
             connection.close()

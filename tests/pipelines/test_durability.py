@@ -343,6 +343,7 @@ def everything(folder: Path) -> dict[str, bytes]:
 def test_a_second_run_in_the_folder_is_refused_at_once_and_changes_nothing(tmp_path, server, working, wrongturn):
     out = tmp_path / "out"
     working.send_signal(signal.SIGSTOP)  # So that whatever changes was changed by the second one.
+    os.waitid(os.P_PID, working.pid, os.WSTOPPED | os.WNOWAIT)
     before, began = everything(out), time.monotonic()
     for more in ([], ["seed=1"], ["seed=1", "replace=true"]):
         code, complaint = wrongturn(*SERVED, f"engine.url={server}", f"out={out}", *more)
