@@ -6,6 +6,7 @@ import shutil
 import signal
 import threading
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import pytest
@@ -74,9 +75,18 @@ class Killer(Watcher):
         self.restarts.append(f"{name}: {why}")
 
 
-@pytest.fixture(scope="module")
-def disturbed(tmp_path_factory) -> tuple[Path, Result, Killer]:
+class Disturbed(NamedTuple):
     """A finished run whose server was killed in the middle."""
+
+    out: Path
+    result: Result
+    killer: Killer
+    log: str
+    """The server's, as the run left it: other tests start the run again, in whatever order."""
+
+
+@pytest.fixture(scope="module")
+def disturbed(tmp_path_factory) -> Disturbed:
     out = tmp_path_factory.mktemp("vllm") / "out"
     killer = Killer(out)
     thread = threading.Thread(target=killer.watch)
@@ -86,14 +96,14 @@ def disturbed(tmp_path_factory) -> tuple[Path, Result, Killer]:
     finally:
         killer.stop()
         thread.join()
-    return out, result, killer
+    return Disturbed(out=out, result=result, killer=killer, log=log(out))
 
 
 def test_a_run_survives_its_vllm_server(disturbed):
-    out, result, killer = disturbed
+    out, result, killer, written = disturbed
     assert killer.killed.is_set()
     assert killer.restarts == [f"engine: the server was killed by signal 9; restart 1 of 3, log {out}/logs/engine.log"]
-    assert log(out).count("--- wrongturn starts ") == 2
+    assert written.count("--- wrongturn starts ") == 2
     assert (out / "COMPLETED").exists()
     assert [stage.stage for stage in result.books.stages if not stage.balanced] == []
     assert list(read_rows(out, "failures")) == []
@@ -104,11 +114,11 @@ def test_a_run_survives_its_vllm_server(disturbed):
 
 
 def test_nothing_of_it_is_left(disturbed):
-    (port, again) = re.findall(r"--port (\d+)", log(disturbed[0]))
+    (port, again) = re.findall(r"--port (\d+)", disturbed.log)
     assert port == again
     with pytest.raises(AssertionError, match="no server"):
         server_at(port)
-    mark = f"WRONGTURN_TEST={disturbed[0]}".encode()
+    mark = f"WRONGTURN_TEST={disturbed.out}".encode()
     left = [path for path in Path("/proc").glob("[0-9]*/environ") if _has(path, mark)]
     assert left == []
 
@@ -121,7 +131,7 @@ def _has(path: Path, setting: bytes) -> bool:
 
 
 def test_the_same_run_from_the_journal_asks_nothing_and_writes_the_same_shards(disturbed):
-    out, first, _ = disturbed
+    out, first = disturbed.out, disturbed.result
     before = {path.relative_to(out): file_digest(path) for path in out.glob("*/*.parquet")}
     for config in CONFIGS:
         shutil.rmtree(out / config)
