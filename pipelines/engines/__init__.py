@@ -21,8 +21,10 @@ from pipelines.engines.base import (
 )
 from pipelines.engines.chat_templates import load_chat_template
 from pipelines.engines.dialects import Dialect
+from pipelines.engines.host_server import LINGER_SECS, HostServer, OnHost
 from pipelines.engines.http import HttpEngine
-from pipelines.engines.launching import launch_of, revision_of, served_name
+from pipelines.engines.identity import identity_of
+from pipelines.engines.launching import launch_of
 from pipelines.engines.managed import Servers, ServerWatcher
 from pipelines.engines.scripted import ScriptedEngine, load_rule
 from pipelines.engines.settings import (
@@ -37,7 +39,8 @@ from pipelines.engines.settings import (
     Vllm,
     split_urls,
 )
-from schemas import Record, digest
+from pipelines.errors import UserError
+from schemas import Record
 
 __all__ = [
     "BadReply",
@@ -46,6 +49,7 @@ __all__ = [
     "EngineError",
     "EngineSettings",
     "EngineUnavailable",
+    "OnHost",
     "PromptRefused",
     "Reply",
     "Request",
@@ -55,6 +59,8 @@ __all__ = [
     "Servers",
     "Usage",
     "connect",
+    "endpoints_on_hosts",
+    "reached",
     "serve",
     "serve_all",
 ]
@@ -65,13 +71,15 @@ class Endpoint(Record):
 
     kind: str
     urls: tuple[str, ...]
-    """Empty for engines in process."""
+    """Empty for engines in process, and where `on_host` says what is to be started."""
     model: str
     revision: str
     dialect: Dialect
     limits: Limits
     key_env: str = ""
     """Environment variable with the key; the key itself is written nowhere."""
+    on_host: OnHost | None = None
+    """The server that each worker's host has one of; `reached` finds it or starts it. None where `urls` say it all."""
 
 
 @contextmanager
@@ -90,39 +98,43 @@ def serve(settings: EngineSettings, name: str = "engine", servers: Servers | Non
     with ExitStack() as stack:
         match settings:
             case LlamaCpp():
-                path = llama_cpp.find_model(settings.model_path)
+                llama_cpp.find_model(settings.model_path)
                 urls = split_urls(settings.url or stack.enter_context(llama_cpp.serving(settings)))
-                template = llama_cpp.read_chat_template(urls[0]) if settings.style == "templated" else None
-                dialect = Dialect(kind="llama_cpp", style=settings.style, max_choices=settings.slots, template=template)
-                model, revision = path.name, llama_cpp.file_revision(path)
             case Simulated():
                 urls = split_urls(settings.url or stack.enter_context(simulated.serving(settings.world)))
-                dialect = Dialect(kind="simulated", style="raw", images=True)
-                model, revision = "simulated", digest(settings.world)[:16]
             case Scripted():
                 load_rule(settings.rule)
-                dialect = Dialect(kind="scripted", style="raw")
-                urls, model, revision = (), settings.rule, ""
+                urls = ()
             case Managed(url=""):
                 servers = servers or stack.enter_context(Servers())
-                revision = revision_of(settings, name)
-                urls, model = (servers.url(launch_of(settings, name), name),), served_name(settings)
-                dialect = _dialect(settings)
+                urls = (servers.url(launch_of(settings, name), name),)
             case Server():
-                dialect = _dialect(settings)
-                urls, model, revision = settings.urls, settings.model, settings.revision
-        yield Endpoint(
-            kind=dialect.kind,
-            urls=urls,
-            model=model,
-            revision=revision,
-            dialect=dialect,
-            limits=_limits(settings),
-            key_env=settings.api_key_env if isinstance(settings, Server) and settings.url else "",
-        )
+                urls = settings.urls
+        yield _endpoint(settings, identity_of(settings, name), urls)
 
 
-def _dialect(settings: Server) -> Dialect:
+def _endpoint(settings: EngineSettings, identity: tuple[str, str], urls: tuple[str, ...]) -> Endpoint:
+    dialect = _dialect(settings, urls)
+    return Endpoint(
+        kind=dialect.kind,
+        urls=urls,
+        model=identity[0],
+        revision=identity[1],
+        dialect=dialect,
+        limits=_limits(settings),
+        key_env=settings.api_key_env if isinstance(settings, Server) and settings.url else "",
+    )
+
+
+def _dialect(settings: EngineSettings, urls: tuple[str, ...]) -> Dialect:
+    match settings:
+        case LlamaCpp():
+            template = llama_cpp.read_chat_template(urls[0]) if settings.style == "templated" else None
+            return Dialect(kind="llama_cpp", style=settings.style, max_choices=settings.slots, template=template)
+        case Simulated():
+            return Dialect(kind="simulated", style="raw", images=True)
+        case Scripted():
+            return Dialect(kind="scripted", style="raw")
     kind = "vllm" if isinstance(settings, Vllm) else "sglang" if isinstance(settings, Sglang) else "openai"
     folder = settings.chat_template or settings.model
     template = load_chat_template(folder) if settings.style == "templated" else None
@@ -151,9 +163,70 @@ def serve_all(
     """
     with Servers(logs, watcher) as servers, ExitStack() as stack:
         yield tuple(
-            (name, stack.enter_context(serve(settings, f"engines.{name}" if name else "engine", servers)))
-            for name, settings in engines.items()
+            (name, stack.enter_context(serve(settings, _key(name), servers))) for name, settings in engines.items()
         )
+
+
+def endpoints_on_hosts(
+    engines: Mapping[str, EngineSettings], linger_secs: float = LINGER_SECS
+) -> tuple[tuple[str, Endpoint], ...]:
+    """The endpoints of several engines by name, for workers on other hosts; starts no server that stays.
+
+    What `serve` would start here, each worker's host starts for itself, once for all its workers (`reached`). What has
+    URLs must be reachable by those from every worker.
+
+    Args:
+      engines: settings by name; the actor's is called "".
+      linger_secs: how long a host's server stays when no worker uses it.
+
+    Raises:
+      UserError: an engine cannot be used, or it cannot be said here which model it is.
+    """
+    return tuple((name, _on_hosts(settings, _key(name), linger_secs)) for name, settings in engines.items())
+
+
+def _on_hosts(settings: EngineSettings, name: str, linger_secs: float) -> Endpoint:
+    if isinstance(settings, Scripted) or settings.url:
+        with serve(settings, name) as endpoint:
+            return endpoint
+    try:
+        identity = identity_of(settings, name)
+    except UserError as error:
+        remedy = f", or say which it is with {name}.revision" if isinstance(settings, Managed) else ""
+        raise UserError(
+            f"{error}. Workers start the model on their hosts, but every journal key names it: make it readable here, "
+            f"too{remedy}"
+        ) from error
+    on_host = OnHost.of(settings, linger_secs)
+    with ExitStack() as stack:
+        # Its server alone tells llama.cpp's chat template.
+        is_asked = isinstance(settings, LlamaCpp) and settings.style == "templated"
+        urls = stack.enter_context(serve(settings, name)).urls if is_asked else ()
+        endpoint = _endpoint(settings, identity, urls)
+    return msgspec.structs.replace(endpoint, urls=(), on_host=on_host)
+
+
+@contextmanager
+def reached(endpoints: tuple[tuple[str, Endpoint], ...]) -> Iterator[tuple[tuple[str, Endpoint], ...]]:
+    """The same endpoints with the URLs of this host's servers, which this process holds for as long as it lasts.
+
+    Raises:
+      UserError: a server does not start on this host, or its model is not the run's.
+    """
+    with ExitStack() as stack:
+        yield tuple((name, _reach(endpoint, _key(name), stack)) for name, endpoint in endpoints)
+
+
+def _reach(endpoint: Endpoint, name: str, stack: ExitStack) -> Endpoint:
+    if endpoint.on_host is None:
+        return endpoint
+    server = stack.enter_context(HostServer(endpoint.on_host, name, endpoint.revision))
+    return msgspec.structs.replace(endpoint, urls=(server.url,), on_host=None)
+
+
+def _key(name: str) -> str:
+    """How the settings call an engine."""
+    return f"engines.{name}" if name else "engine"
 
 
 def connect(endpoint: Endpoint) -> Engine:

@@ -115,6 +115,9 @@ class Usage(Record):
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(**{name: getattr(self, name) + getattr(other, name) for name in self.__struct_fields__})
 
+    def __sub__(self, other: "Usage") -> "Usage":
+        return Usage(**{name: getattr(self, name) - getattr(other, name) for name in self.__struct_fields__})
+
 
 class Reply(Record):
     """The samples of one request, in the order of their indices, and what they cost."""

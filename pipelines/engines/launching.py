@@ -59,6 +59,7 @@ def launch_of(settings: Managed, name: str) -> Launch:
         start_timeout_secs=settings.start_timeout_secs,
         stop_timeout_secs=settings.stop_timeout_secs,
         max_restarts=settings.max_restarts,
+        served_name=served_name(settings),
     )
 
 

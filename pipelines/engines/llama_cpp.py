@@ -73,8 +73,8 @@ def _cpu_times() -> list[int]:
 
 
 @contextmanager
-def serving(settings: LlamaCpp) -> Iterator[str]:
-    """A llama.cpp server on a free loopback port for as long as the context lasts; yields its base URL.
+def serving(settings: LlamaCpp, *, port: int = 0) -> Iterator[str]:
+    """A llama.cpp server on loopback for as long as the context lasts; yields its base URL. Port 0 takes a free one.
 
     Raises:
       ModelMissing: see `find_model`.
@@ -85,7 +85,7 @@ def serving(settings: LlamaCpp) -> Iterator[str]:
     params = xllamacpp.CommonParams()
     params.model.path = str(find_model(settings.model_path))
     params.hostnames = ["127.0.0.1"]
-    params.port = 0
+    params.port = port
     params.n_parallel = settings.slots
     params.n_ctx = settings.slots * settings.context_tokens
     params.cont_batching = True

@@ -8,13 +8,11 @@ with that, and the run ends as it does in any outage.
 
 import contextlib
 import datetime
-import http.client
 import logging
 import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,14 +24,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from pipelines.engines import guardian
+from pipelines.engines import guardian, ports
 from pipelines.errors import UserError
 from schemas import Record
 
 _LOG = logging.getLogger(__name__)
 _POLL_SECS = 0.2
-_HEALTH_SECS = 5.0
-"""Longest time for a server to answer whether it is well."""
 _STOP_SECS = 15.0
 """What a guardian may take after the server's own time to stop is over."""
 _PAUSE_SECS = 2.0
@@ -59,6 +55,8 @@ class Launch(Record):
     """Added to this process's."""
     port: int = 0
     """0 takes a free one."""
+    served_name: str = ""
+    """What it says that it serves; empty where that is not asked."""
 
 
 class ServerFailed(UserError):
@@ -76,6 +74,9 @@ class ServerWatcher:
 
     def restarted(self, name: str, why: str) -> None:
         """A server died in mid-run and is started again. Called from another thread."""
+
+    def gave_up(self, name: str, why: str) -> None:
+        """A server died too often and is not started again. Called from another thread."""
 
 
 class Servers:
@@ -143,7 +144,7 @@ class ManagedServer:
         self._name = name
         self._log = log
         self._watcher = watcher
-        self._port = launch.port or _free_port()
+        self._port = launch.port or ports.free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -156,7 +157,7 @@ class ManagedServer:
         Raises:
           ServerFailed: the port is taken, the server ended, or it was not well in time.
         """
-        if not _is_free(self._port):
+        if not ports.is_free(self._port):
             raise ServerFailed(
                 f"{self._name}.port: port {self._port} is taken by another program; set 0 for a free one, or use "
                 f"the server that runs there with {self._name}.url={self.url}"
@@ -168,7 +169,7 @@ class ManagedServer:
                 raise ServerFailed(f"{self._name}: cannot start the server, log {self._log}: {error}") from error
             trouble = self._await_health(process, tell)
             if trouble:
-                said = _last_words(self._log)
+                said = last_words(self._log)
                 raise ServerFailed(f"{self._name}: the server {trouble}; it said last: {said}; its log is {self._log}")
         self._thread = threading.Thread(target=self._watch, args=(process,), name=f"{self._name}-watch", daemon=True)
         self._thread.start()
@@ -213,8 +214,8 @@ class ManagedServer:
         """Waits until the server is well; else returns what is wrong and leaves nothing of it."""
         deadline = time.monotonic() + self._launch.start_timeout_secs
         while process.poll() is None:
-            if _is_well(self._port):
-                return ""
+            if ports.is_well(self._port):
+                return self._stranger()
             if time.monotonic() > deadline:
                 self._end()
                 return f"was not well within {self._launch.start_timeout_secs:g} s ({self._name}.start_timeout_secs)"
@@ -222,6 +223,17 @@ class ManagedServer:
             if self._stopping.wait(_POLL_SECS):
                 return "was stopped"
         return f"{_ending(process.returncode)} before it was well"
+
+    def _stranger(self) -> str:
+        """What is wrong if another program's server answers: nobody holds the port until ours listens there."""
+        found, wanted = ports.models_at(self._port), self._launch.served_name
+        if not (wanted and found) or wanted in found:
+            return ""
+        self._end()
+        return (
+            f"is not what answers at its port: that serves {', '.join(found)[:200]}, not {wanted}; another program has "
+            f"taken port {self._port} meanwhile ({self._name}.port); give the command again"
+        )
 
     def _watch(self, process: "subprocess.Popen[bytes]") -> None:
         """Starts the server again when it has ended by itself, until that was too often."""
@@ -256,6 +268,7 @@ class ManagedServer:
             f"({self._name}.max_restarts={self._launch.max_restarts}); see {self._log}"
         )
         _LOG.error(said)
+        self._watcher.gave_up(self._name, said)
         try:
             stone = _Stone(self._port, said)
         except OSError as error:
@@ -323,31 +336,6 @@ def _append(log: Path) -> IO[bytes]:
     return os.fdopen(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644), "ab")
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
-def _is_free(port: int) -> bool:
-    try:
-        socket.create_server(("127.0.0.1", port)).close()
-    except OSError:
-        return False
-    return True
-
-
-def _is_well(port: int) -> bool:
-    """Whether `/health` says so; asked past any proxy that the environment names."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_HEALTH_SECS)
-    try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
-
-
 def _ending(status: int) -> str:
     signals = status - 128 if status > 128 else -status
     return f"was killed by signal {signals}" if signals > 0 else f"ended with exit status {status}"
@@ -369,7 +357,7 @@ def _last_line(log: Path) -> str:
     return lines[-1] if lines else ""
 
 
-def _last_words(log: Path) -> str:
+def last_words(log: Path) -> str:
     """The last lines that name an error, or the very last ones where none does."""
     lines = _tail(log)
     errors = [line for line in lines if _ERROR_LINE.search(line)]

@@ -14,19 +14,23 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.engines import ports, simulated
 from pipelines.engines.managed import Launch, ServerFailed, Servers, ServerWatcher, count_restarts
 from pipelines.errors import UserError
 
 FAKE = Path(__file__).parents[1] / "servers" / "fake_server.py"
 
 
-def launch(*words: str, port: int = 0, start: float = 20.0, stop: float = 5.0, restarts: int = 0) -> Launch:
+def launch(
+    *words: str, port: int = 0, start: float = 20.0, stop: float = 5.0, restarts: int = 0, served_name: str = ""
+) -> Launch:
     return Launch(
         command=(sys.executable, "-S", str(FAKE), "--port", "{port}", *words),
         port=port,
         start_timeout_secs=start,
         stop_timeout_secs=stop,
         max_restarts=restarts,
+        served_name=served_name,
     )
 
 
@@ -164,6 +168,27 @@ def test_a_port_that_is_taken_is_refused_before_anything_is_started(tmp_path):
     )
 
 
+def test_a_server_of_another_model_at_the_port_is_not_taken_for_ours(tmp_path):
+    with simulated.serving(simulated.SimulatedSettings(model="theirs")) as url:
+        port = int(url.rpartition(":")[2])
+        # As if it had come between our looking for a port and our server's listening there.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("pipelines.engines.ports.free_port", lambda: port)
+            patch.setattr("pipelines.engines.ports.is_free", lambda asked: True)
+            said = refused(tmp_path, launch("--never", served_name="ours"))
+            assert said.startswith(
+                "engine: the server is not what answers at its port: that serves theirs, not ours; another program has "
+                f"taken port {port} meanwhile (engine.port); give the command again; it said last: "
+            )
+        assert ports.models_at(port) == ("theirs",)
+
+
+def test_a_server_that_does_not_say_what_it_serves_is_taken_at_its_word(tmp_path):
+    with Servers(tmp_path) as servers:
+        url = servers.url(launch(served_name="ours"), "engine")
+        assert ports.models_at(int(url.rpartition(":")[2])) == ()
+
+
 def test_a_temporary_log_stays_only_where_a_start_failed(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with Servers() as servers:
@@ -243,6 +268,7 @@ def test_whatever_it_started_goes_with_it_even_if_it_is_deaf(tmp_path):
 RUN = """
 import sys, threading
 from pathlib import Path
+from pipelines.engines import ports, simulated
 from pipelines.engines.managed import Launch, Servers
 command = (sys.executable, "-S", {fake!r}, "--port", "{{port}}", "--family={family}")
 launch = Launch(command=command, start_timeout_secs=20, stop_timeout_secs=5, max_restarts=0)
