@@ -2,8 +2,9 @@
 
 import contextlib
 import fcntl
+import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,11 +12,15 @@ import msgspec
 
 from pipelines.errors import UserError
 from pipelines.journal import Place, is_server
+from pipelines.lease import Held, leased
+from pipelines.mirror import Mirror
 from pipelines.shards import all_shards, file_digest, is_shard, num_rows
+from pipelines.storage import Folder, explained, names_in, open_folder, write_whole
 from schemas import Record
 from schemas.arrow import CONFIGS
 
-_STATE = ".wrongturn"
+STATE = ".wrongturn"
+_OWNER = "owner.json"
 _LARGEST_MARK = 16 * 2**20
 """Bytes of a state file that is still read; a mark has a hundred for each of its shard's files."""
 COMPLETED = "COMPLETED"
@@ -42,14 +47,37 @@ class Output:
     """One run's folder."""
 
     def __init__(self, out: str) -> None:
-        self.path = Path(out).expanduser().absolute()
-        self._state = self.path / _STATE
+        """Raises StorageError where `out` is a URL that nothing can be written to."""
+        self.folder: Folder = open_folder(out).absolute()
+        """Where the run lies, and everybody writes to."""
+        self._mirror: Mirror | None = None
+        if isinstance(self.folder, Path):
+            self.path = self.folder
+        else:
+            self._mirror = Mirror(self.folder)
+            self.path = self._mirror.path
+        """Where it is read on this machine: the folder itself, or a copy of what lies in a store."""
+        self._state = self.path / STATE
+        self._lease: Held | None = None
+        self._fetched: set[int] = set()
+        """Shards that were asked for failures and are about to be marked as finished."""
 
     def journal(self, setting: str) -> Place:
-        """Where the journal is: the file or server that was set, else a file in this folder."""
+        """Where the journal is: the file or server that was set, else a file in this folder.
+
+        Raises:
+          OutputError: nothing was set, and the folder is in a store.
+        """
         if is_server(setting):
             return setting
-        return Path(setting).expanduser().absolute() if setting else self._state / "journal.sqlite"
+        if setting:
+            return Path(setting).expanduser().absolute()
+        if self._mirror:
+            raise OutputError(
+                f"out is in a store ({self.folder}), where no SQLite journal can lie; give journal=FILE on this "
+                "machine, or journal=redis://HOST:6379/0 for workers on several"
+            )
+        return self._state / "journal.sqlite"
 
     @contextlib.contextmanager
     def claimed(self, config_digest: str, *, replace: bool) -> Iterator[None]:
@@ -59,6 +87,18 @@ class Output:
           OutputError: it cannot be written, belongs to something else or to a run with another config, or another
             process works on it.
         """
+        holding = self._locked() if self._mirror is None else self._leased(self._mirror)
+        with holding:
+            try:
+                self._own(config_digest, replace=replace)
+                self._sweep()
+            except OSError as error:
+                raise self._unwritable(error) from error
+            yield
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """A lock that ends with the process."""
         self._make()
         with contextlib.ExitStack() as held:
             try:
@@ -67,8 +107,6 @@ class Output:
                 lock = os.open(self._state / "lock", flags, 0o666)
                 held.callback(os.close, lock)
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self._own(config_digest, replace=replace)
-                self._sweep()
             except BlockingIOError:
                 raise OutputError(
                     f"out: another run is working on {self.path}; wait for it, or choose another folder with out=DIR"
@@ -77,12 +115,44 @@ class Output:
                 raise self._unwritable(error) from error
             yield
 
+    @contextlib.contextmanager
+    def _leased(self, mirror: Mirror) -> Iterator[None]:
+        """A lease that ends by itself where it is not renewed. At the end the store has what the copy has."""
+        with contextlib.ExitStack() as held:
+            try:
+                there = names_in(mirror.store)
+                if there and STATE not in there:
+                    raise self._foreign()
+                self._lease = held.enter_context(leased(mirror.store, mirror.store / STATE))
+                held.enter_context(mirror.named())
+                mirror.refresh()
+            except OSError as error:
+                raise self._unwritable(error) from error
+            try:
+                yield
+            finally:
+                if not self._lease.is_lost:
+                    self._in_store(mirror.give_back)
+                self._lease = None
+
+    def refresh(self) -> None:
+        """Makes `path` what the folder holds now, where it is a copy."""
+        if self._mirror:
+            self._in_store(self._mirror.refresh)
+
+    def _in_store(self, act: Callable[[], None]) -> None:
+        """Does something to the store as long as nobody else has taken the folder over."""
+        try:
+            if self._lease:
+                self._lease.require()
+            act()
+        except OSError as error:
+            raise self._unwritable(error) from error
+
     def _make(self) -> None:
         foreign = self.path.is_dir() and any(self.path.iterdir()) and not self._state.is_dir()
         if foreign:
-            raise OutputError(
-                f"out: {self.path} holds files that wrongturn did not write; choose an empty or new folder with out=DIR"
-            )
+            raise self._foreign()
         self._refuse_links()
         try:
             (self._state / "done").mkdir(parents=True, exist_ok=True)
@@ -108,22 +178,30 @@ class Output:
                     "or choose another folder with out=DIR"
                 )
 
+    def _foreign(self) -> OutputError:
+        return OutputError(
+            f"out: {self.folder} holds files that wrongturn did not write; choose an empty or new folder with out=DIR"
+        )
+
     def _unwritable(self, error: OSError) -> OutputError:
+        if self._mirror:
+            return OutputError(f"out: {explained(self.folder, error)}")
         return OutputError(f"out: cannot write to {self.path}: {error.strerror}; choose another folder with out=DIR")
 
     def _own(self, config_digest: str, *, replace: bool) -> None:
-        owner = self._state / "owner.json"
+        owner = self._state / _OWNER
         if owner.exists():
             theirs = _read(owner, _Owner, default=_Owner(config_digest="unknown")).config_digest
             if theirs != config_digest and not replace:
+                reuse = "" if self._mirror else f" and reuse its answers with journal={self.journal('')}"
                 raise OutputError(
-                    f"out: {self.path} holds a run with another config (digest {theirs[:12]}, this one is "
-                    f"{config_digest[:12]}); choose another folder with out=DIR and reuse its answers with "
-                    f"journal={self.journal('')}, or write over its shards with replace=true (its journal is kept)"
+                    f"out: {self.folder} holds a run with another config (digest {theirs[:12]}, this one is "
+                    f"{config_digest[:12]}); choose another folder with out=DIR{reuse}, or write over its shards with "
+                    "replace=true (its journal is kept)"
                 )
             if theirs != config_digest:
                 self._clear()
-        _write_whole(owner, msgspec.json.encode(_Owner(config_digest=config_digest)))
+        self._put(f"{STATE}/{_OWNER}", msgspec.json.encode(_Owner(config_digest=config_digest)))
 
     def _clear(self) -> None:
         """Takes away the other run's shards and marks, finished or not, never its journal."""
@@ -133,6 +211,7 @@ class Output:
                 file.unlink()
         for mark in (self._state / "done").glob("*.json"):
             mark.unlink()
+        self._prune()
 
     def _sweep(self) -> None:
         """Takes away half-written files: whoever wrote them was killed, for nobody else holds the folder."""
@@ -162,12 +241,21 @@ class Output:
         )
 
     def finish(self, index: int, num_shards: int) -> None:
-        """Marks a shard as finished."""
+        """Marks a shard as finished.
+
+        Raises:
+          OutputError: it cannot be written, or a file of the shard cannot be read.
+        """
+        self._fetch_shard(index, num_shards)
+        self._fetched.discard(index)
         files = {shard.path: file_digest(self.path / shard.path) for shard in all_shards([index], num_shards)}
-        _write_whole(self._mark(index), msgspec.json.encode(_Done(files=files), order="sorted"))
+        self._put(f"{STATE}/done/{index:05d}.json", msgspec.json.encode(_Done(files=files), order="sorted"))
 
     def has_failures(self, index: int, num_shards: int) -> bool:
         """Whether elements of a shard failed: it then stays unfinished, and the same command tries them again."""
+        # All of it: who counts later what is written finds it whole, finished or not.
+        self._fetched.discard(index)
+        self._fetch_shard(index, num_shards)
         shards = (shard for shard in all_shards([index], num_shards) if shard.config == "failures")
         return any(num_rows(self.path / shard.path) for shard in shards)
 
@@ -179,10 +267,11 @@ class Output:
     def begin(self) -> None:
         """From here until `complete` the folder is not a whole dataset."""
         (self.path / COMPLETED).unlink(missing_ok=True)
+        self._prune()
 
     def write(self, name: str, content: str) -> None:
         """Writes a file beside the shards, whole or not at all."""
-        _write_whole(self.path / name, content.encode("utf-8", "replace"))
+        self._put(name, content.encode("utf-8", "replace"))
 
     def complete(self) -> None:
         """Says that everything is written; the last thing that a run does."""
@@ -190,6 +279,31 @@ class Output:
 
     def _mark(self, index: int) -> Path:
         return self._state / "done" / f"{index:05d}.json"
+
+    def _put(self, name: str, content: bytes) -> None:
+        """Writes a file whole or not at all; in a store only as long as nobody else has taken the folder over."""
+        try:
+            if self._lease:
+                self._lease.require()
+            write_whole(self.folder / name, content)
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {self.folder / name}: {error.strerror or error}; free some space or make it writable, "
+                "then start the same command again: it goes on from here"
+            ) from error
+        if self._mirror:
+            self._mirror.keep(name, content)
+
+    def _fetch_shard(self, index: int, num_shards: int) -> None:
+        """Has the files of a shard that was just written here, too."""
+        if self._mirror and index not in self._fetched:
+            names = [shard.path for shard in all_shards([index], num_shards)]
+            self._in_store(functools.partial(self._mirror.fetch, names))
+            self._fetched.add(index)
+
+    def _prune(self) -> None:
+        if self._mirror:
+            self._in_store(self._mirror.prune)
 
 
 def _read(path: Path, record: type[R], *, default: R) -> R:
@@ -200,24 +314,6 @@ def _read(path: Path, record: type[R], *, default: R) -> R:
         return msgspec.json.decode(path.read_bytes(), type=record)
     except (FileNotFoundError, msgspec.DecodeError, RecursionError):
         return default
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Raises OutputError where the disk is full or the folder cannot be written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise OutputError(
-            f"cannot write {path}: {error.strerror}; free some space or make it writable, then start the same command "
-            "again: it goes on from here"
-        ) from error
 
 
 def require_complete(out: str, tables: Sequence[str]) -> Path:

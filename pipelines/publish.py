@@ -18,9 +18,12 @@ from rich.markup import escape
 
 from pipelines.card_data import has_credentials
 from pipelines.errors import UserError
-from pipelines.output import COMPLETED
+from pipelines.lease import holder_of
+from pipelines.mirror import at_hand
+from pipelines.output import COMPLETED, STATE
 from pipelines.plan import package_version
 from pipelines.shards import file_digest
+from pipelines.storage import Folder, explained, is_store, open_folder
 from schemas import Record, visible
 from schemas.arrow import CONFIGS
 
@@ -68,8 +71,9 @@ def packed(out: str, *, allow_partial: bool) -> Iterator[tuple[Path, tuple[Parce
     Raises:
       PublishError: there is no run, it has not finished (and may not be partial), or a file is not what it wrote.
     """
-    path = Path(out).expanduser().absolute()
-    with _at_rest(path):
+    _refuse_leased(open_folder(out))
+    with at_hand(out) as here, _at_rest(here):
+        path = here.absolute()
         if not (path / "run.json").is_file():
             raise PublishError(f"{path} holds no run.json; give the folder of a run that has ended")
         if not (path / COMPLETED).is_file() and not allow_partial:
@@ -80,10 +84,21 @@ def packed(out: str, *, allow_partial: bool) -> Iterator[tuple[Path, tuple[Parce
         yield path, tuple(_parcels(path))
 
 
+def _refuse_leased(folder: Folder) -> None:
+    if isinstance(folder, Path):
+        return
+    try:
+        lease = holder_of(folder / STATE)
+    except OSError as error:
+        raise PublishError(f"out: {explained(folder, error)}") from error
+    if lease:
+        raise PublishError(f"a run is working on {folder} ({lease}); wait until it has ended")
+
+
 @contextlib.contextmanager
 def _at_rest(path: Path) -> Iterator[None]:
     """Shares the lock that a run holds alone. A folder that was copied without its lock has no run."""
-    lock = path / ".wrongturn" / "lock"
+    lock = path / STATE / "lock"
     if lock.is_symlink() or not lock.is_file():
         yield
         return
@@ -163,7 +178,7 @@ def publish(console: Console, out: str, target: Target, *, dry_run: bool, allow_
       PublishError: see `packed`; or there is no token, no permission, no such owner, no network.
     """
     with packed(out, allow_partial=allow_partial) as (path, parcels):
-        _announce(console, path, parcels, target)
+        _announce(console, path, parcels, target, name=out if is_store(out) else str(path))
         if dry_run:
             console.print("Nothing was sent (--dry-run).")
             return
@@ -171,10 +186,10 @@ def publish(console: Console, out: str, target: Target, *, dry_run: bool, allow_
     console.print(f"Published: {url}", soft_wrap=True)
 
 
-def _announce(console: Console, path: Path, parcels: Sequence[Parcel], target: Target) -> None:
+def _announce(console: Console, path: Path, parcels: Sequence[Parcel], target: Target, *, name: str) -> None:
     whole = f"{len(parcels)} files, {_bytes(sum(parcel.size for parcel in parcels))}"
     kind = "public" if target.is_public else "private"
-    console.print(f"{escape(str(path))} to {target.repo} ({kind}, revision {escape(target.revision)}): {whole}")
+    console.print(f"{escape(name)} to {target.repo} ({kind}, revision {escape(target.revision)}): {whole}")
     for parcel in parcels:
         console.print(f"  {_bytes(parcel.size):>10}  {parcel.path}", highlight=False)
     for line in _card_head(path / "README.md"):

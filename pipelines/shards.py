@@ -8,7 +8,6 @@ import functools
 import hashlib
 import itertools
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.errors import UserError
+from pipelines.storage import Folder, writing_whole
 from schemas import Image, Origin, Record, digest, uniform
 from schemas.arrow import CONFIGS, IMAGE, arrow_schema, to_pictured_row, to_row
 
@@ -104,12 +104,12 @@ def table_schema(out: Path, config: str) -> pa.Schema:
 
 
 def write_shard(
-    out: Path,
+    out: Folder,
     shard: Shard,
     rows: Sequence[tuple[str, Record]],
     images: Mapping[str, Sequence[Image]] | None = None,
 ) -> None:
-    """Writes a file whole or not at all: sorted by key, under a temporary name first.
+    """Writes a file whole or not at all, sorted by key.
 
     Args:
       out: the output folder.
@@ -127,26 +127,18 @@ def write_shard(
             raise DuplicateRow(f"{shard.path}: two rows have the key {key!r}: {record!r:.300} and {next_record!r:.300}")
     schema = file_schema(CONFIGS[shard.config], images=images is not None)
     path = out / shard.path
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Made here, so that nothing that lies there already is written to.
-        with temporary.open("xb") as sink, pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+        if isinstance(path, Path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with writing_whole(path) as sink, pq.ParquetWriter(sink, schema, compression="zstd") as writer:
             # Without rows there is no group at all: loaders stumble over an empty one.
             for group in _groups((record for _, record in ordered), images):
                 writer.write_table(pa.Table.from_pylist(group, schema=schema))
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     except OSError as error:
         raise ShardError(
             f"cannot write {path}: {error.strerror or error}; free some space or make it writable, then start the same "
             "command again: it goes on from here"
         ) from error
-    finally:
-        # Nothing can be taken away where nothing can be written; the next run does that.
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _groups(records: Iterable[Record], images: Mapping[str, Sequence[Image]] | None) -> Iterator[list[dict[str, Any]]]:

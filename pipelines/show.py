@@ -11,6 +11,7 @@ from pipelines.display import funnel
 from pipelines.drawing import draw_tree, draw_verified, heading
 from pipelines.history import all_verified, print_history
 from pipelines.manifest import read_books
+from pipelines.mirror import at_hand
 from pipelines.output import OutputError, require_complete
 from pipelines.shards import read_rows
 from schemas import PathPair, Record, Tree, Verified, uniform, visible
@@ -40,7 +41,7 @@ def show(console: Console, out: str, wanted: str = "", choice: Choice | None = N
 
     Args:
       console: where to print.
-      out: a run's folder.
+      out: a run's folder, here or in a store.
       wanted: `choice.tree`, for callers that choose nothing else.
       choice: what to show.
 
@@ -48,7 +49,11 @@ def show(console: Console, out: str, wanted: str = "", choice: Choice | None = N
       OutputError: the folder holds no run, or nothing with such an id.
     """
     choice = choice or Choice(tree=wanted)
-    path = require_complete(out, ("trees", "pairs", "verified"))
+    with at_hand(out) as path:
+        _show(console, require_complete(str(path), ("trees", "pairs", "verified")), choice)
+
+
+def _show(console: Console, path: Path, choice: Choice) -> None:
     if choice.id:
         print_history(console, path, choice.id)
         return

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -11,6 +10,7 @@ import msgspec
 from annotators.exports import Context, ExportSettings, critique_rows, path_rows, surplus
 from pipelines.meter import METER
 from pipelines.shards import Shard, all_shards, shard_of, split_of, write_shard
+from pipelines.storage import open_folder
 from schemas import (
     Criticised,
     Empanelled,
@@ -45,7 +45,8 @@ _IMAGES_OF = "\0images of "
 class WriteShards(beam.PTransform):
     """Writes the files of `shards` and nothing else; a file without a row is written too.
 
-    Side effect: files below `out`, each whole or absent, the same bytes for the same records in any order.
+    Side effect: files below `out`, a folder here or in a store, each whole or absent, the same bytes for the same
+    records in any order.
     """
 
     out: str
@@ -72,7 +73,8 @@ class WriteShards(beam.PTransform):
             rows = [self._balanced(rows)]
         files = (
             flows[0].pipeline
-            | "ListShards" >> beam.Create(all_shards(self.shards, self.num_shards))
+            | "Shards" >> beam.Create(self.shards)
+            | "ListFiles" >> beam.FlatMap(lambda index: all_shards([index], self.num_shards)).with_output_types(Shard)
             | "NoRowYet" >> beam.Map(_no_row_yet).with_output_types(tuple[ShardName, Row])
         )
         if self.images:
@@ -133,7 +135,7 @@ class WriteShards(beam.PTransform):
         shard = Shard(config=config, split=split, index=index, num_shards=self.num_shards)  # type: ignore[arg-type]
         decoder = msgspec.msgpack.Decoder(CONFIGS[config])
         records = [(key, decoder.decode(data)) for key, data in rows if data]
-        write_shard(Path(self.out), shard, records, images if self.images else None)
+        write_shard(open_folder(self.out), shard, records, images if self.images else None)
         return shard.path
 
 
