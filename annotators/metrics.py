@@ -25,6 +25,8 @@ class LocationScore(Record):
 
     on_erroneous: Estimate
     """Solutions with a wrong step; correct where exactly the first one was named."""
+    within_one: Estimate
+    """The same; correct where the first one or one beside it was named."""
     on_correct: Estimate
     """Solutions without one; correct where none was named."""
     verdict: Estimate
@@ -40,12 +42,12 @@ class LocationScore(Record):
         The headline figure of ProcessBench (Zheng et al. 2024, arXiv 2412.06559): one that always finds an
         error, and one that never does, get 0.
         """
-        return _harmonic_mean(self.on_erroneous.rate, self.on_correct.rate)
+        return harmonic_mean(self.on_erroneous.rate, self.on_correct.rate)
 
     @property
     def strict_f1(self) -> float | None:
         """The same where what could not be read counts as missed, as every solution of a benchmark counts."""
-        return _harmonic_mean(strict_rate(self.on_erroneous), strict_rate(self.on_correct))
+        return harmonic_mean(strict_rate(self.on_erroneous), strict_rate(self.on_correct))
 
 
 def strict_rate(estimate: Estimate) -> float | None:
@@ -54,7 +56,8 @@ def strict_rate(estimate: Estimate) -> float | None:
     return estimate.correct / total if total else None
 
 
-def _harmonic_mean(first: float | None, second: float | None) -> float | None:
+def harmonic_mean(first: float | None, second: float | None) -> float | None:
+    """Of two rates; 0 where both are 0, None where one is missing."""
     if first is None or second is None:
         return None
     return 2 * first * second / (first + second) if first + second else 0.0
@@ -71,10 +74,15 @@ def score_locations(located: Iterable[Located]) -> LocationScore:
     ]
     return LocationScore(
         on_erroneous=_count((item.named == item.label, item.scored) for item in erroneous),
+        within_one=_count((_is_beside(item), item.scored) for item in erroneous),
         on_correct=_count((item.named is None, item.scored) for item in items if item.label is None),
         verdict=_count(((item.named is None) == (item.label is None), item.scored) for item in items),
         distance=fmean(gaps) if gaps else None,
     )
+
+
+def _is_beside(item: Located) -> bool:
+    return item.label is not None and item.named is not None and abs(item.named - item.label) <= 1
 
 
 def _count(outcomes: Iterable[tuple[bool, bool]]) -> Estimate:

@@ -15,23 +15,12 @@ from annotators.critic import Agent, critique_prompt, sections
 from annotators.metrics import Located, LocationScore, score_locations
 from pipelines.engines import serve
 from pipelines.engines.settings import LlamaCpp
+from pipelines.evaluate.critics import BASELINES, Asking, Unread
+from pipelines.evaluate.inputs import Labelled, read_sources, solution_path
 from pipelines.settings import PanelSettings
 from pipelines.templates import load_template
 from pipelines.worker import Worker, WorkerSpec, holding
-from pipelines.write_critiques import WriteCritiques
-from schemas import (
-    Branch,
-    Criticised,
-    Critique,
-    Estimate,
-    Failure,
-    PathAlone,
-    Problem,
-    Provenance,
-    Record,
-    Rejection,
-    Template,
-)
+from schemas import Criticised, Critique, Failure, PathAlone, PathPair, Record, Template
 
 SHARED = Path(os.environ.get("WRONGTURN_SHARED", Path(__file__).parents[1].parent / "shared")) / "data"
 CONTEXT, SLOTS = 3072, 4
@@ -45,49 +34,35 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-class Solution(Record):
-    """A solution of which people say where it goes wrong."""
-
-    name: str
-    problem: str
-    steps: tuple[str, ...]
-    label: int | None
+def read_solutions(data: Path, name: str) -> list[Labelled]:
+    """The solutions of one file of ProcessBench."""
+    path = data / "processbench" / f"{name}.jsonl"
+    (source,) = read_sources([str(path)], split="validation", limit=None, seed=0)
+    return list(source.solutions)
 
 
-def read_solutions(data: Path, name: str) -> list[Solution]:
-    """The solutions of one file of ProcessBench; its -1 is None here."""
-    return [
-        Solution(
-            name=row["id"],
-            problem=row["problem"],
-            steps=tuple(row["steps"]),
-            label=None if row["label"] == -1 else row["label"],
-        )
-        for row in read_jsonl(data / "processbench" / f"{name}.jsonl")
-    ]
-
-
-def with_beginnings(solutions: Sequence[Solution]) -> list[Solution]:
+def with_beginnings(solutions: Sequence[Labelled]) -> list[Labelled]:
     """The solutions, and of those that go wrong after a step or more the part before that."""
-    beginnings = [
-        Solution(name=f"{item.name}, beginning", problem=item.problem, steps=item.steps[: item.label], label=None)
-        for item in solutions
-        if item.label
-    ]
-    return [*solutions, *beginnings]
+    return [*solutions, *(_beginning(item) for item in solutions if item.first_error)]
 
 
-def baselines(solutions: Sequence[Solution]) -> dict[str, LocationScore]:
+def _beginning(item: Labelled) -> Labelled:
+    name, problem, steps = f"{item.id}, beginning", item.path.problem, item.path.steps[: item.first_error]
+    path = solution_path(problem.source, name, problem.question, steps)
+    return Labelled(id=name, path=path, label="correct", first_error=None, is_located=True, first_outcome="unscored")
+
+
+def baselines(solutions: Sequence[Labelled]) -> dict[str, LocationScore]:
     """Critics that read nothing. The last one knows the most frequent label of the very file that it is scored on."""
-    (majority, _), *_ = Counter(item.label for item in solutions).most_common(1)
-    rules: dict[str, Callable[[Solution], int | None]] = {
-        "always none": lambda _: None,
-        "always the first step": lambda _: 0,
-        "always the last step": lambda item: len(item.steps) - 1,
+    (majority, _), *_ = Counter(item.first_error for item in solutions).most_common(1)
+    rules: dict[str, Callable[[PathPair | PathAlone], int | None]] = {
+        "always none": BASELINES["always-none"],
+        "always the first step": BASELINES["always-first"],
+        "always the last step": BASELINES["always-last"],
         f"most frequent label ({'none' if majority is None else majority})": lambda _: majority,
     }
     return {
-        name: score_locations(Located(label=item.label, named=rule(item)) for item in solutions)
+        name: score_locations(Located(label=item.first_error, named=rule(item.path)) for item in solutions)
         for name, rule in rules.items()
     }
 
@@ -106,7 +81,7 @@ class Criticism(Record):
     seconds: float
 
 
-def fitting(solutions: Sequence[Solution], number: int) -> list[Solution]:
+def fitting(solutions: Sequence[Labelled], number: int) -> list[Labelled]:
     """The first solutions whose prompt, complaint and critique fit the model's context."""
     template, agents = _template(), _agents()
     room = (CONTEXT - 2 * agents[0].max_tokens) * CHARS_A_TOKEN
@@ -114,8 +89,8 @@ def fitting(solutions: Sequence[Solution], number: int) -> list[Solution]:
     return fit[:number]
 
 
-def _prompt(template: Template, agent: Agent, item: Solution) -> str:
-    return critique_prompt(template, agent, sections(_path(item), "blind"))
+def _prompt(template: Template, agent: Agent, item: Labelled) -> str:
+    return critique_prompt(template, agent, sections(item.path, "blind"))
 
 
 def _template() -> Template:
@@ -126,57 +101,37 @@ def _agents() -> tuple[Agent, ...]:
     return tuple(Agent(name=role, role=role) for role in ROLES)
 
 
-def _path(item: Solution) -> PathAlone:
-    """A solution as a blind critic is shown it; what else a path holds is not in its prompt."""
-    nobody = Provenance(model="", revision="", engine="", prompt_digest="", sampling="", seed=0)
-    return PathAlone(
-        id=item.name,
-        problem=Problem(id=item.name, source="processbench", domain="math", question=item.problem, answer=""),
-        tree_id="",
-        provenance=nobody,
-        path=Branch(
-            steps=item.steps,
-            nodes=tuple(range(len(item.steps))),
-            estimates=(Estimate(),) * len(item.steps),
-            answer=None,
-        ),
-        root_estimate=Estimate(),
-    )
-
-
-def criticise(solutions: Sequence[Solution]) -> Criticism:
+def criticise(solutions: Sequence[Labelled]) -> Criticism:
     """Asks the small model's critics about every solution, as WriteCritiques does, and weighs what they say."""
     start = time.monotonic()
     agents, template = _agents(), _template()
-    stage: Any
     with _worker() as worker:
-        stage = WriteCritiques(
+        asking = Asking(
             spec=None,  # type: ignore[arg-type]  # only the graph needs it
             panel=PanelSettings(agents=agents),
             templates={agent.name: template for agent in agents},
             stop=("\n\n",),
             seed=0,
         )
-        futures = [worker.submit(stage._criticise(worker, _path(item))) for item in solutions]
-        results = [list(future.result()) for future in futures]
-    if failed := [part for result in results for part in result if isinstance(part, Failure)]:
+        futures = [worker.submit(asking.ask_all(worker, item.path)) for item in solutions]
+        results = [future.result() for future in futures]
+    said = [each for result in results for each in result.values()]
+    if failed := [each for each in said if isinstance(each, Failure)]:
         raise RuntimeError(f"{len(failed)} calls failed, expected none: {failed[0].detail}")
-    criticised = [part for result in results for part in result if isinstance(part, Criticised)]
-    rejected = [part for result in results for part in result if isinstance(part, Rejection)]
-    states = [critique.parse_state for item in criticised for critique in item.critiques]
+    criticised = [
+        Criticised(path=item.path, critiques=tuple(each for each in result.values() if isinstance(each, Critique)))
+        for item, result in zip(solutions, results, strict=True)
+    ]
     agreed = flat_consensus(criticised)
     named = {
-        agent.name: tuple(
-            _located(item, next((c for c in found.critiques if c.agent == agent.name), None))
-            for item, found in zip(solutions, criticised, strict=True)
-        )
+        agent.name: tuple(_located(item, result[agent.name]) for item, result in zip(solutions, results, strict=True))
         for agent in agents
     }
     return Criticism(
-        named={**named, "consensus": tuple(_decided(item, agreed.get(item.name)) for item in solutions)},
+        named={**named, "consensus": tuple(_decided(item, agreed.get(item.path.id)) for item in solutions)},
         asked=len(agents) * len(solutions),
-        unreadable=dict(Counter(item.reason for item in rejected).most_common()),
-        reasked=states.count("reasked"),
+        unreadable=dict(Counter(each.reason for each in said if isinstance(each, Unread)).most_common()),
+        reasked=sum(isinstance(each, Critique) and each.parse_state == "reasked" for each in said),
         seconds=time.monotonic() - start,
     )
 
@@ -195,13 +150,14 @@ def _worker() -> Iterator[Worker]:
             yield worker
 
 
-def _located(item: Solution, critique: Critique | None) -> Located:
-    return Located(label=item.label, named=critique.first_wrong_step if critique else None, scored=critique is not None)
+def _located(item: Labelled, said: Critique | Unread | Failure) -> Located:
+    named = said.first_wrong_step if isinstance(said, Critique) else None
+    return Located(label=item.first_error, named=named, scored=isinstance(said, Critique))
 
 
-def _decided(item: Solution, place: str | None) -> Located:
+def _decided(item: Labelled, place: str | None) -> Located:
     step = int(place) if place is not None and place.isdecimal() else None
-    return Located(label=item.label, named=step, scored=place is not None)
+    return Located(label=item.first_error, named=step, scored=place is not None)
 
 
 def flat_consensus(criticised: Sequence[Criticised]) -> dict[str, str]:

@@ -89,3 +89,10 @@ def test_figures_that_cannot_be_had_are_none():
 def test_decisions_and_labels_go_in_pairs():
     with pytest.raises(ValueError, match="shorter"):
         compare_decisions([True, False], [True])
+
+
+def test_a_step_beside_the_first_wrong_one_is_within_one():
+    # Named 2 for 2; 0 for 2, 3 for 0 and none for 1 are not; one is unread.
+    assert score_locations([*ERRONEOUS, *CORRECT]).within_one == Estimate(correct=1, scored=4, unscored=1)
+    beside = [Located(label=2, named=1), Located(label=2, named=3), Located(label=2, named=4)]
+    assert score_locations(beside).within_one == Estimate(correct=2, scored=3)
