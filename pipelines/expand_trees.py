@@ -9,7 +9,8 @@ import apache_beam as beam
 from mcts.answers import Check, is_cut_off
 from mcts.base import Rollout
 from mcts.pairing import PairSettings
-from mcts.search import expand_tree
+from mcts.samples import SEARCHED, PathSource, SampledTree, Searched
+from mcts.search import TreeSearch
 from mcts.settings import SearchSettings
 from pipelines.engines.base import PromptRefused, Request, Sample
 from pipelines.settings import ActorSettings
@@ -30,6 +31,7 @@ class ExpandTrees(beam.PTransform):
     pairing: PairSettings
     template: Template
     seed: int
+    paths: PathSource = SEARCHED
 
     def expand(self, problems: beam.PCollection[Problem]) -> Any:
         """Three outputs: main (Tree), `rejected`, `failed`."""
@@ -57,7 +59,8 @@ class ExpandTrees(beam.PTransform):
         async def verifier(solution: str) -> Check:
             return await worker.checkers.check(solution, problem)
 
-        tree = await expand_tree(
+        grower = TreeSearch if isinstance(self.paths, Searched) else SampledTree
+        growing = grower(
             problem,
             policy=policy,
             verifier=verifier,
@@ -65,7 +68,9 @@ class ExpandTrees(beam.PTransform):
             pairing=self.pairing,
             provenance=worker.provenance(self.template, self.actor.sampling(), self.seed),
         )
-        return [tree]
+        if isinstance(growing, SampledTree) and not isinstance(self.paths, Searched):
+            return [await growing.sample(self.paths)]
+        return [await growing.grow()]
 
 
 def _rollout(sample: Sample, prefix: str, domain: str) -> Rollout:
