@@ -76,6 +76,8 @@ class AggregateCritiques(beam.PTransform):
             | "KeyByShard" >> beam.Map(self._key).with_output_types(tuple[int, Criticised])
             | "GatherShard" >> beam.GroupByKey()
             | "WeighCritics" >> beam.FlatMap(weigh_critics).with_output_types(Weighed)
+            # A shard is weighed by one worker; what follows is work for all of them.
+            | "Spread" >> beam.Reshuffle()
             | beam.ParDo(stage.giving(Empanelled)).with_outputs(REJECTED, FAILED, main="kept")
         )
 

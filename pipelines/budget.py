@@ -95,10 +95,14 @@ class Cost:
 class Accounts:
     """The accounts of one worker. Used from its event loop; whoever reads from elsewhere sees them a little late."""
 
-    def __init__(self, budget: BudgetSettings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, budget: BudgetSettings, clock: Callable[[], float] = time.monotonic, *, elapsed: float = 0.0
+    ) -> None:
+        """Opens the accounts of a run that began `elapsed` seconds ago."""
         self._budget = budget
         self._clock = clock
-        self._began = clock()
+        self._began = clock() - elapsed
+        self._all, self._own_then = Usage(), Usage()
         limits = (budget.max_requests, budget.max_tokens, budget.max_seconds, budget.max_cost)
         self._is_limited = any(limit is not None for limit in limits)
         self._in_flight = 0
@@ -118,13 +122,28 @@ class Accounts:
 
     @property
     def total(self) -> Usage:
-        """Paid at all engines together."""
+        """Paid at all engines together, by all workers as far as they were seen."""
+        return self._own + self._elsewhere
+
+    @property
+    def _own(self) -> Usage:
         return sum(self.paid.values(), Usage())
 
     @property
+    def _elsewhere(self) -> Usage:
+        """What other workers had paid when their ledger was last seen."""
+        return self._all - self._own_then
+
+    def see(self, paid: Usage) -> None:
+        """Takes note of what all workers have paid since the run began, this one's part that is in it included."""
+        self._own_then, self._all = self._own, paid
+
+    @property
     def money(self) -> float:
-        """Paid at all engines together."""
-        return sum(
+        """Paid at all engines together; what other workers paid at the price that all engines then have."""
+        elsewhere = self._elsewhere
+        price = next(iter(self._budget.prices), Price())
+        return price.of(elsewhere.prompt_tokens, elsewhere.completion_tokens) + sum(
             self._budget.price(engine).of(usage.prompt_tokens, usage.completion_tokens)
             for engine, usage in self.paid.items()
         )
@@ -142,15 +161,23 @@ class Accounts:
             f"tokens{money}, in {self.seconds:.0f} s"
         )
 
+    def close(self, why: str) -> None:
+        """Lets nothing more out."""
+        self.reached = self.reached or why
+
+    def is_reached(self) -> bool:
+        """Whether a limit is reached, now or before."""
+        if self._is_limited and not self.reached:
+            self.reached = self._limit_reached()
+        return bool(self.reached)
+
     def admit(self) -> None:
         """Lets one request out.
 
         Raises:
           BudgetReached: a limit is reached, now or before.
         """
-        if self._is_limited and not self.reached:
-            self.reached = self._limit_reached()
-        if self.reached:
+        if self.is_reached():
             raise BudgetReached(f"{self.reached} is reached")
         self._in_flight += 1
 

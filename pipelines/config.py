@@ -16,21 +16,28 @@ from omegaconf.errors import OmegaConfBaseException
 from annotators.exports import ExportSettings
 from annotators.verification import VerifySettings
 from mcts.pairing import PairSettings
+from mcts.samples import SampleSettings, Searched
 from mcts.settings import SearchSettings
 from pipelines.engines.keys import refuse_keys
 from pipelines.engines.settings import LlamaCpp, Scripted, Server, Sglang, Simulated, Vllm
 from pipelines.errors import UserError
 from pipelines.problems import FileProblems, GymProblems, HubProblems, SimulatedProblems
-from pipelines.settings import ActorSettings, PanelSettings, RunnerSettings, Settings, parse_settings
+from pipelines.runners.settings import Dataflow, Direct, Flink, Prism
+from pipelines.settings import ActorSettings, PanelSettings, Settings, parse_settings
 from schemas import Record
 
 _SCHEMAS: dict[str, type[Record]] = {
+    "paths/search": Searched,
+    "paths/samples": SampleSettings,
     "search/defaults": SearchSettings,
     "pairing/defaults": PairSettings,
     "actor/defaults": ActorSettings,
     "verify/defaults": VerifySettings,
     "export/defaults": ExportSettings,
-    "runner/defaults": RunnerSettings,
+    "runner/direct": Direct,
+    "runner/flink": Flink,
+    "runner/prism": Prism,
+    "runner/dataflow": Dataflow,
     "panel/defaults": PanelSettings,
     "engine/llama_cpp": LlamaCpp,
     "engine/openai": Server,
@@ -72,7 +79,7 @@ def _register() -> None:
         group, _, leaf = name.partition("/")
         store.store(group=f"schema/{group}", name=leaf, node=_defaults(record))
     top = _defaults(Settings)
-    groups = ("problems", "engine", "panel", "actor", "search", "pairing", "verify", "export", "runner")
+    groups = ("problems", "engine", "panel", "actor", "paths", "search", "pairing", "verify", "export", "runner")
     store.store(group="schema", name="run", node={key: value for key, value in top.items() if key not in groups})
 
 

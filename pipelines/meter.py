@@ -2,6 +2,7 @@
 
 import threading
 from collections import Counter
+from collections.abc import Mapping
 
 from pipelines.engines.base import Usage
 from schemas import Record
@@ -26,6 +27,7 @@ class Meter:
         self._paid = Usage()
         self._replayed = 0
         self._elements: Counter[str] = Counter()
+        self._unreported: Counter[str] = Counter()
 
     def pay(self, stage: str, usage: Usage, replayed: int) -> None:
         """Adds what a request cost, and samples that cost nothing."""
@@ -38,6 +40,19 @@ class Meter:
         """Adds finished elements."""
         with self._lock:
             self._elements[f"{stage}/{outcome}"] += number
+            self._unreported[f"{stage}/{outcome}"] += number
+
+    def take_unreported(self) -> Counter[str]:
+        """What was counted since this was last asked, for a worker to send to where the run was started."""
+        with self._lock:
+            taken, self._unreported = self._unreported, Counter()
+            return taken
+
+    def see(self, paid: Usage, elements: Mapping[str, int]) -> None:
+        """Adds what workers elsewhere have paid and finished."""
+        with self._lock:
+            self._paid += paid
+            self._elements.update(elements)
 
     def read(self) -> Reading:
         """The counts now."""

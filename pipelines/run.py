@@ -5,19 +5,17 @@ and what an unfinished one has asked is in the journal.
 """
 
 import contextlib
+import itertools
+import time
 from collections.abc import Iterator, Mapping, Sequence
 
-import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+import msgspec
 
 from pipelines.budget import Accounts, BudgetReached
 from pipelines.card import write_card
-from pipelines.coders import register_coders
-from pipelines.engines import Endpoint, ServerWatcher, Usage, serve_all
+from pipelines.engines import Endpoint, ServerWatcher, Usage, endpoints_on_hosts, serve_all
 from pipelines.errors import UserError
 from pipelines.extent import accepted_rows, failed_elements, inputs_of, written_shards
-from pipelines.graph import build
 from pipelines.journal import Journal, Place
 from pipelines.llama_factory import write_dataset_info
 from pipelines.manifest import Books, keep_books, write_manifest
@@ -26,8 +24,14 @@ from pipelines.plan import Inputs, Plan, make_plan
 from pipelines.problems import check_problems, read_problems
 from pipelines.problems.hygiene import without_unclean
 from pipelines.report import write_report
+from pipelines.runners.checks import check_runner
+from pipelines.runners.cluster import Jobs, job_name, submitting
+from pipelines.runners.dataflow import Staged, stage_template
+from pipelines.runners.direct import run_directly
+from pipelines.runners.settings import Cluster, Dataflow
 from pipelines.settings import Settings
-from pipelines.worker import WorkerSpec, holding
+from pipelines.site import Site, open_site
+from pipelines.worker import Shared, WorkerSpec, holding
 from schemas import Problem, Record, Rejection
 
 
@@ -48,6 +52,8 @@ class Result(Record):
     budget_reached: str
     """The setting that stopped it; empty where none did."""
     target_rows: int | None
+    is_staged: bool = False
+    """Whether the work was not done but lies ready to be done, as a job that somebody starts."""
 
     @property
     def is_success(self) -> bool:
@@ -68,6 +74,9 @@ class Watcher(ServerWatcher):
 
     def retrying(self, failed: Mapping[int, Mapping[str, int]]) -> None:
         """Before any work: elements that failed in an earlier run and are tried again, by shard and stage."""
+
+    def staged(self, job: Staged) -> None:
+        """Instead of the work: a job lies ready, and its command starts it."""
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
@@ -103,13 +112,14 @@ def run(settings: Settings, watcher: Watcher) -> Result:
     """
     inputs = read_inputs(settings)
     plan = make_plan(settings, inputs)
+    check_runner(settings.runner)
     output = Output(settings.out)
+    journal = output.journal(settings.journal)
     with output.claimed(plan.config_digest, replace=settings.replace):
         unfinished = output.unfinished(plan.num_shards)
         failed = failed_elements(output.path, unfinished, plan.num_shards)
         if settings.retry == "failed":
             unfinished = _only_failed(output, plan, failed)
-        journal = output.journal(settings.journal)
         watcher.planned(plan, inputs, _journaled(journal, settings.journal_patience_secs), unfinished)
         if failed:
             watcher.retrying(failed)
@@ -124,7 +134,7 @@ def _only_failed(output: Output, plan: Plan, failed: Mapping[int, Mapping[str, i
     """The shards that hold failed elements: what did not fail in them comes from the journal."""
     if not failed and not written_shards(output.path, plan.num_shards):
         raise UserError(
-            f"retry=failed: {output.path} holds no shard with failed elements, because none is written yet; give the "
+            f"retry=failed: {output.folder} holds no shard with failed elements, because none is written yet; give the "
             "command without retry=failed"
         )
     return tuple(failed)
@@ -142,17 +152,69 @@ def _journaled(journal: Place, patience_secs: float) -> int:
 def _work(
     plan: Plan, inputs: Inputs, output: Output, journal: Place, unfinished: Sequence[int], watcher: Watcher
 ) -> Accounts:
-    """Runs the graph once for each unfinished shard: memory holds one shard, and what is finished stays finished."""
+    """Fills the unfinished shards, in this process or by jobs on a cluster; what is finished stays finished."""
+    runner = plan.settings.runner
     engines = {"": plan.settings.engine, **plan.settings.engines}
-    with serve_all(engines, output.path / "logs", watcher) as endpoints:
+    site = site_of(plan, output)
+    open_site(site, inputs, unfinished, plan.num_shards)
+    with contextlib.ExitStack() as stack:
+        endpoints = (
+            stack.enter_context(serve_all(engines, output.path / "logs", watcher))
+            if runner.shares_disk
+            else endpoints_on_hosts(engines)
+        )
         spec = worker_spec(plan, endpoints, journal)
-        with holding(spec) as worker, watcher.working():
-            try:
-                for index in _in_order(plan, output, unfinished):
-                    fill_shard(plan, inputs, spec, output, index)
-            except BudgetReached:
-                worker.settle()
-            return worker.accounts
+        stack.enter_context(watcher.working())
+        if isinstance(runner, Cluster):
+            return _work_elsewhere(plan, spec, site, output, unfinished, watcher)
+        return _work_here(plan, spec, output, unfinished)
+
+
+def _work_here(plan: Plan, spec: WorkerSpec, output: Output, unfinished: Sequence[int]) -> Accounts:
+    """Runs the graph once for each shard: memory holds one."""
+    with holding(spec) as worker:
+        try:
+            for index in _in_order(plan, output, unfinished):
+                fill_shard(plan, spec, output, index)
+        except BudgetReached:
+            worker.settle()
+        return worker.accounts
+
+
+def _work_elsewhere(
+    plan: Plan, spec: WorkerSpec, site: Site, output: Output, unfinished: Sequence[int], watcher: Watcher
+) -> Accounts:
+    """Submits a job for so many shards at a time."""
+    runner = plan.settings.runner
+    assert isinstance(runner, Cluster)
+    accounts = Accounts(plan.settings.budget)
+    journal = Journal(spec.journal, patience_secs=plan.settings.journal_patience_secs)
+    with contextlib.closing(journal):
+        shared = Shared(site=site, ledger=sum(journal.ledger().values(), Usage()), began=time.time())
+        spec = msgspec.structs.replace(spec, shared=shared)
+        with submitting(plan, spec, site.out, output.path / "logs") as submit:
+            if isinstance(runner, Dataflow) and runner.template:
+                watcher.staged(stage_template(submit, runner, job_name(plan, site.out), unfinished))
+                return accounts
+            jobs = Jobs(submit, shared, runner, job_name(plan, site.out), accounts, journal)
+            for shards in _batches(_in_order(plan, output, unfinished), runner.shards_per_job or len(unfinished)):
+                try:
+                    jobs.fill(shards)
+                except BudgetReached:
+                    break
+                for index in shards:
+                    _finish(plan, output, index)
+    return accounts
+
+
+def _batches(shards: Iterator[int], size: int) -> Iterator[tuple[int, ...]]:
+    while batch := tuple(itertools.islice(shards, size)):
+        yield batch
+
+
+def site_of(plan: Plan, output: Output) -> Site:
+    """Where the workers of a run meet."""
+    return Site(out=str(output.folder), config_digest=plan.config_digest, version=plan.context.version)
 
 
 def worker_spec(plan: Plan, endpoints: tuple[tuple[str, Endpoint], ...], journal: Place) -> WorkerSpec:
@@ -181,24 +243,25 @@ def _in_order(plan: Plan, output: Output, unfinished: Sequence[int]) -> Iterator
             rows += accepted_rows(output.path, index, plan.num_shards)
 
 
-def fill_shard(plan: Plan, inputs: Inputs, spec: WorkerSpec, output: Output, index: int) -> None:
-    """Runs the graph over one shard's problems; finished is what holds no failed element.
+def fill_shard(plan: Plan, spec: WorkerSpec, output: Output, index: int) -> None:
+    """Runs the graph over one shard's problems in this process.
 
     Raises:
       BudgetReached: a limit was reached before the shard was done; nothing of it is written.
     """
-    register_coders()
-    part = inputs_of(inputs, [index], plan.num_shards)
-    # The runner is named: where there is internet, Beam's "DirectRunner" would download and start another one.
-    options = PipelineOptions(["--direct_num_workers=1", "--direct_running_mode=in_memory"])
-    with beam.Pipeline(runner=FnApiRunner(), options=options) as pipeline:
-        build(pipeline, plan, spec, shards=[index], problems=part.problems, unread=part.unread)
+    run_directly(plan, spec, str(output.folder), index)
+    _finish(plan, output, index)
+
+
+def _finish(plan: Plan, output: Output, index: int) -> None:
+    """Marks a shard as finished unless it holds a failed element."""
     if not output.has_failures(index, plan.num_shards):
         output.finish(index, plan.num_shards)
 
 
 def _close_books(plan: Plan, inputs: Inputs, output: Output, journal: Place, accounts: Accounts) -> Result:
     """Counts what is written, over the problems of the shards that are."""
+    output.refresh()
     agents = plan.settings.panel.agents
     written = written_shards(output.path, plan.num_shards)
     missing = tuple(sorted(set(range(plan.num_shards)) - set(written)))
@@ -211,7 +274,7 @@ def _close_books(plan: Plan, inputs: Inputs, output: Output, journal: Place, acc
         num_contrastive=sum(agent.view == "contrastive" for agent in agents),
     )
     result = Result(
-        out=str(output.path),
+        out=str(output.folder),
         books=books,
         failure_share=books.failure_share,
         max_failure_share=plan.settings.max_failure_share,
@@ -221,6 +284,7 @@ def _close_books(plan: Plan, inputs: Inputs, output: Output, journal: Place, acc
         spent=accounts.spent(),
         budget_reached=accounts.reached,
         target_rows=plan.settings.target_rows,
+        is_staged=bool(isinstance(plan.settings.runner, Dataflow) and plan.settings.runner.template and missing),
     )
     if written:
         write_manifest(output, plan, books, _ledger(journal, plan.settings.journal_patience_secs))

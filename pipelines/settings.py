@@ -15,6 +15,7 @@ from annotators.exports import ExportSettings
 from annotators.judging import JudgeSettings
 from annotators.verification import VerifySettings
 from mcts.pairing import PairSettings
+from mcts.samples import PathSource, SampleSettings, Searched
 from mcts.settings import SearchSettings
 from pipelines.budget import BudgetSettings
 from pipelines.engines.base import Sampling
@@ -23,6 +24,8 @@ from pipelines.errors import UserError
 from pipelines.journal import is_server, parse_address
 from pipelines.problems import ProblemSource
 from pipelines.problems.hygiene import HygieneSettings
+from pipelines.runners.settings import AnyRunner, Cluster, Dataflow, Direct, is_loopback
+from pipelines.storage import check_folder, is_store
 from schemas import Record, digest
 
 _NOT_DATA = (
@@ -30,6 +33,10 @@ _NOT_DATA = (
     *("target_rows", "budget", "dry_run", "dry_run_problems", "card"),
 )
 """Settings that say where data goes, how much of it is made now and for how much, not what it is."""
+
+
+_DATA_OF_RUNNER = ("problems_per_shard", "checker_cpu_secs")
+"""The only settings of a runner that shape the data: which shard's critics are weighed together, what is unscored."""
 
 
 class ActorSettings(Record):
@@ -108,26 +115,6 @@ class PanelSettings(Record):
             raise ValueError(f"quorum must lie in 1..{len(names)} (the number of agents), got {self.quorum}")
 
 
-class RunnerSettings(Record):
-    """Where the graph runs."""
-
-    kind: Literal["direct"] = "direct"
-    """`direct`: in this process, one worker."""
-    max_in_flight: int = 32
-    """Elements of one stage that a worker has in hand at once, for example trees."""
-    problems_per_shard: int = 512
-    """Problems that are worked on, written and committed together; bounds memory."""
-    checker_processes: int = 1
-    """Processes that check answers, each killable."""
-    checker_cpu_secs: float = 5.0
-    """CPU time that one answer may cost before it counts as unscored."""
-
-    def __post_init__(self) -> None:
-        for name in ("max_in_flight", "problems_per_shard", "checker_processes", "checker_cpu_secs"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-
-
 class CardSettings(Record):
     """What the dataset card says that no row tells."""
 
@@ -160,11 +147,13 @@ class Settings(Record):
     """The actor's model, and everybody's who names no other."""
     panel: PanelSettings
     actor: ActorSettings = ActorSettings()
+    paths: PathSource = Searched()
+    """Where a tree's paths come from: a search, or whole solutions merged."""
     search: SearchSettings = SearchSettings()
     pairing: PairSettings = PairSettings()
     verify: VerifySettings = VerifySettings()
     export: ExportSettings = ExportSettings()
-    runner: RunnerSettings = RunnerSettings()
+    runner: AnyRunner = Direct()
     engines: dict[str, EngineSettings] = msgspec.field(default_factory=dict)
     """Further models by name, for critics: `+engines.NAME.kind=openai +engines.NAME.url=URL +engines.NAME.model=M`."""
     hygiene: HygieneSettings = HygieneSettings()
@@ -203,9 +192,16 @@ class Settings(Record):
         if self.dry_run_problems < 2:
             raise ValueError(f"dry_run_problems must be at least 2 to tell an uncertainty, got {self.dry_run_problems}")
         self.budget.check_prices(["", *self.engines])
+        if isinstance(self.paths, SampleSettings) and self.paths.num_samples > self.search.max_rollouts:
+            raise ValueError(
+                f"search.max_rollouts={self.search.max_rollouts} does not even pay for "
+                f"paths.num_samples={self.paths.num_samples}"
+            )
         self._check_journal()
+        self._check_sharing()
         if not self.out:
             raise ValueError("out is empty; name the folder that the data is written to")
+        check_folder(self.out)
         named = {f"panel.agents[{agent.name}].engine": agent.engine for agent in self.panel.agents}
         named |= {"panel.meta_engine": self.panel.meta_engine, "panel.compose_engine": self.panel.compose_engine}
         for key, name in named.items():
@@ -221,13 +217,38 @@ class Settings(Record):
         if self.journal_patience_secs < 0:
             raise ValueError(f"journal_patience_secs must not be below 0, got {self.journal_patience_secs}")
 
+    def _check_sharing(self) -> None:
+        """Raises ValueError for what workers of the runner cannot have in common."""
+        remedy = "give journal=redis://HOST:6379/0 (and WRONGTURN_REDIS_PASSWORD), a server that all of them reach"
+        kind = self.runner.__struct_config__.tag
+        if not self.runner.shares_disk and not is_server(self.journal):
+            what = repr(self.journal) if self.journal else "a file in `out`"
+            raise ValueError(
+                f"journal is {what}, which workers on other machines (runner={kind}) cannot share; {remedy}"
+            )
+        if not self.runner.shares_disk and is_loopback(parse_address(self.journal).host):
+            raise ValueError(f"journal is a server on this machine's loopback, which others do not reach; {remedy}")
+        if isinstance(self.runner, Dataflow) and not is_store(self.out):
+            raise ValueError(f"out is {self.out!r}, which workers of Dataflow do not see; give out=gs://BUCKET/FOLDER")
+        if isinstance(self.runner, Cluster) and self.out.startswith("memory://"):
+            raise ValueError(
+                f"out is in one process's memory, which workers of runner={kind} do not see; name a folder"
+            )
+        prices = {(price.prompt, price.completion) for price in self.budget.prices}
+        if isinstance(self.runner, Cluster) and self.budget.max_cost is not None and len(prices) > 1:
+            raise ValueError(
+                f"budget.max_cost with engines of {len(prices)} different prices cannot be watched on runner={kind}, "
+                "where the ledger knows tokens by stage alone; give budget.max_tokens instead"
+            )
+
     def config_digest(self) -> str:
         """Digest of everything that shapes the data: not of where it goes or how fast it gets there."""
         plain = msgspec.to_builtins(self)
         for name in _NOT_DATA:
             del plain[name]
-        for name in ("kind", "max_in_flight", "checker_processes"):
-            del plain["runner"][name]
+        plain["runner"] = {name: plain["runner"][name] for name in _DATA_OF_RUNNER}
+        if isinstance(self.paths, Searched):
+            del plain["paths"]  # Runs from before there were other sources keep their digest.
         for engine in (plain["engine"], *plain["engines"].values()):
             for name in NOT_DATA:
                 engine.pop(name, None)
@@ -245,7 +266,7 @@ def parse_settings(plain: dict[str, Any]) -> Settings:
     except msgspec.ValidationError as error:
         message, _, where = str(error).partition(" - at `$")
         key = where.rstrip("`").lstrip(".")
-        if message.startswith("Invalid enum value"):
+        if message.startswith(("Invalid enum value", "Invalid value")):
             message += f", expected one of {', '.join(_choices(key, plain))}"
         raise UserError(f"{key}: {message}" if key else message) from error
 
@@ -254,6 +275,8 @@ def _choices(key: str, plain: Any) -> tuple[str, ...]:
     """The values that a setting of a closed list may have; `key` is a path such as `panel.agents[0].view`."""
     kind: Any = msgspec.inspect.type_info(Settings)
     for part in re.findall(r"\w+", key):
+        if part == "kind" and isinstance(kind, msgspec.inspect.UnionType):
+            return tuple(sorted(str(member.tag) for member in kind.types))  # type: ignore[attr-defined]
         if isinstance(kind, msgspec.inspect.UnionType):
             kind = next(member for member in kind.types if getattr(member, "tag", None) == plain["kind"])
         if part.isdigit():

@@ -10,11 +10,12 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 import apache_beam as beam
+from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from pipelines.budget import PROBLEM
+from pipelines.budget import PROBLEM, BudgetReached
 from pipelines.engines.base import EngineError
 from pipelines.meter import METER
 from pipelines.worker import Worker, WorkerSpec, acquire, release
@@ -29,6 +30,9 @@ Identify = Callable[[E], tuple[str, str]]
 """From an element to its key in the stage and its problem's id."""
 
 REJECTED, FAILED = "rejected", "failed"
+
+METRICS = "wrongturn"
+"""Namespace of the counters by which workers elsewhere tell how far they are."""
 
 
 class CallModels(beam.DoFn, Generic[E]):
@@ -89,9 +93,17 @@ class CallModels(beam.DoFn, Generic[E]):
             block = False
             future = self._done.get()
             self._in_flight -= 1
-            for record in future.result():
+            try:
+                records = future.result()
+            except BudgetReached:
+                self._worker.settle()  # The runner may take this process away: what is paid for must be kept first.
+                raise
+            for record in records:
                 METER.count(self._stage, _outcome(record))
                 yield record
+            if self._spec.shared:
+                for name, number in METER.take_unreported().items():
+                    Metrics.counter(METRICS, name).inc(number)
 
 
 def failure(stage: Stage, key: str, problem_id: str, error: EngineError) -> Failure:

@@ -4,21 +4,38 @@ import asyncio
 import concurrent.futures
 import contextlib
 import gc
+import logging
 import threading
-from collections.abc import Coroutine, Iterator
+import time
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 import msgspec
 
 from pipelines.budget import Accounts, BudgetSettings
 from pipelines.checking import CheckerPool
-from pipelines.engines import Endpoint, Sampling, connect
+from pipelines.engines import Endpoint, Sampling, Usage, connect, reached
 from pipelines.engines.journaled import JournaledEngine
+from pipelines.errors import UserError
 from pipelines.journal import Journal
 from pipelines.meter import METER
+from pipelines.site import Site, enter_site, report
 from schemas import Provenance, Record, Template
 
 T = TypeVar("T")
+
+_HERALD_SECS = 1.0
+"""Between two looks at what all workers have paid, and two words on what this one has done."""
+
+
+class Shared(Record):
+    """What the workers of one run on a cluster have in common."""
+
+    site: Site
+    ledger: Usage
+    """What the journal's ledger had paid when the run was started: the budget is for what came since."""
+    began: float
+    """When the run was started, in seconds since 1970."""
 
 
 class WorkerSpec(Record):
@@ -36,19 +53,31 @@ class WorkerSpec(Record):
     """What this worker may spend."""
     journal_patience_secs: float = 60.0
     """How long the journal's server may be away."""
+    shared: "Shared | None" = None
+    """What this worker shares with others; None where it is the only one."""
 
 
 class Worker:
     """An event loop in a thread of its own, with the clients that live on it."""
 
     def __init__(self, spec: WorkerSpec) -> None:
-        self.checkers = CheckerPool(num_workers=spec.checker_processes, cpu_seconds=spec.checker_cpu_secs)
-        self.journal = Journal(spec.journal, patience_secs=spec.journal_patience_secs)
-        self.accounts = Accounts(spec.budget)
-        self._models = {
-            name: JournaledEngine(connect(endpoint), self.journal, METER.pay, self.accounts.of(name))
-            for name, endpoint in spec.endpoints
-        }
+        """Raises UserError where this is no place for a worker of the run: before anything is asked."""
+        if spec.shared:
+            enter_site(spec.shared.site)
+        with contextlib.ExitStack() as held:
+            self.checkers = CheckerPool(num_workers=spec.checker_processes, cpu_seconds=spec.checker_cpu_secs)
+            held.callback(self.checkers.close)
+            self.journal = Journal(spec.journal, patience_secs=spec.journal_patience_secs)
+            held.callback(self.journal.close)
+            endpoints = held.enter_context(reached(spec.endpoints))
+            elapsed = max(0.0, time.time() - spec.shared.began) if spec.shared else 0.0
+            self.accounts = Accounts(spec.budget, elapsed=elapsed)
+            self._models = {
+                name: JournaledEngine(connect(endpoint), self.journal, METER.pay, self.accounts.of(name))
+                for name, endpoint in endpoints
+            }
+            self._herald = Herald(self.journal, self.accounts, spec.shared) if spec.shared else None
+            self._held = held.pop_all()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="worker-loop", daemon=True)
         self._thread.start()
@@ -81,19 +110,25 @@ class Worker:
             seed=seed,
         )
 
-    def settle(self) -> None:
-        """Waits for all requests that are in flight, whoever asked: what was paid for is in the journal then."""
+    def settle(self, within_secs: float | None = None) -> None:
+        """Waits for all requests that are in flight, whoever asked: what was paid for is in the journal then.
+
+        Raises:
+          TimeoutError: they are not all back in time.
+        """
+        deadline = None if within_secs is None else time.monotonic() + within_secs
         for model in self._models.values():
-            self.submit(model.settle()).result()
+            self.submit(model.settle()).result(None if deadline is None else max(0.0, deadline - time.monotonic()))
 
     def close(self) -> None:
         """Stops the loop and lets go of everything; what was committed stays."""
+        if self._herald:
+            self._herald.stop()
         self.submit(self._close()).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-        self.journal.close()
-        self.checkers.close()
+        self._held.close()
 
     async def _close(self) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -101,6 +136,44 @@ class Worker:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         await asyncio.gather(*(model.engine.close() for model in self._models.values()))
+
+
+class Herald:
+    """Between a worker and those who share its run: what all of them have paid comes in, what it has done goes out."""
+
+    def __init__(self, journal: Journal, accounts: Accounts, shared: Shared) -> None:
+        self._journal, self._accounts, self._shared = journal, accounts, shared
+        self._told: dict[str, int] = {}
+        self._stop = threading.Event()
+        self._look()
+        self._thread = threading.Thread(target=self._watch, name="worker-herald", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Tells the last that is to be told."""
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(_HERALD_SECS):
+            self._try(self._look)
+            self._try(self._tell)
+        self._try(self._tell)
+
+    def _try(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except UserError as error:  # Whoever next needs the journal or the folder fails by it, and says so.
+            logging.getLogger(__name__).warning("%s", error)
+
+    def _look(self) -> None:
+        self._accounts.see(sum(self._journal.ledger().values(), Usage()) - self._shared.ledger)
+
+    def _tell(self) -> None:
+        elements = METER.read().elements
+        if elements != self._told:
+            report(self._shared.site, elements)
+            self._told = elements
 
 
 class _Shelf:
@@ -115,6 +188,10 @@ class _Shelf:
             worker, holders = self._open.get(spec) or (Worker(spec), 0)
             self._open[spec] = (worker, holders + 1)
             return worker
+
+    def open(self) -> list[Worker]:
+        with self._lock:
+            return [worker for worker, _ in self._open.values()]
 
     def release(self, spec: WorkerSpec) -> None:
         with self._lock:
@@ -137,6 +214,19 @@ def acquire(spec: WorkerSpec) -> Worker:
 def release(spec: WorkerSpec) -> None:
     """Gives a worker back; the last one to do so closes it."""
     _SHELF.release(spec)
+
+
+def settle_all(within_secs: float) -> None:
+    """For a process that is being stopped: asks no model for anything more, and waits for what is in flight."""
+    deadline = time.monotonic() + within_secs
+    workers = _SHELF.open()
+    for worker in workers:
+        worker.accounts.close("the worker is being stopped")
+    for worker in workers:
+        try:
+            worker.settle(max(0.0, deadline - time.monotonic()))
+        except TimeoutError:
+            logging.getLogger(__name__).warning("stopped with calls in flight: not all came within %g s", within_secs)
 
 
 @contextlib.contextmanager

@@ -176,7 +176,11 @@ def test_the_help_of_run_lists_every_group_with_its_options(capsys):
     with pytest.raises(SystemExit):
         main(["run", "--help"])
     printed = capsys.readouterr().out
-    for line in ("engine    llama_cpp, openai, scripted, sglang, simulated, vllm", "runner    direct", "--config"):
+    for line in (
+        "engine    llama_cpp, openai, scripted, sglang, simulated, vllm",
+        "runner    dataflow, direct, flink, prism",
+        "--config",
+    ):
         assert line in printed
 
 

@@ -15,6 +15,10 @@ NEEDED = {
     "engine/openai": ["engine.url=http://h", "engine.model=m"],
     "engine/vllm": ["engine.url=http://h", "engine.model=m"],
     "engine/sglang": ["engine.url=http://h", "engine.model=m"],
+    "runner/dataflow": [
+        *("runner.project=p", "runner.region=r", "runner.temp_location=gs://bucket/temp"),
+        *("out=gs://bucket/out", "journal=redis://redis.example:6379/0"),
+    ],
 }
 VLLM = "engine=vllm engine.url=http://h engine.model=m"
 EVERY_KEY = "(see `wrongturn run --config` for every key there is)"
@@ -116,7 +120,7 @@ BAD = [
     # Not one of a closed list.
     ("search.rule=best", "search.rule: Invalid enum value 'best', expected one of greedy_value, omega, puct, uct"),
     (f"{VLLM} engine.style=talk", "engine.style: Invalid enum value 'talk', expected one of chat, raw, templated"),
-    ("runner.kind=flink", "runner.kind: Invalid enum value 'flink', expected one of direct"),
+    ("runner.kind=spark", "runner.kind: Invalid value 'spark', expected one of dataflow, direct, flink, prism"),
     (
         "panel.agents=[{name:a},{name:b,view:all}]",
         "panel.agents[1].view: Invalid enum value 'all', expected one of blind, contrastive, reference",

@@ -1,0 +1,195 @@
+"""How jobs are watched, at a stand-in for Beam's result; and what a worker's error becomes."""
+
+import threading
+import time
+
+import pytest
+
+from pipelines.budget import Accounts, BudgetReached, BudgetSettings
+from pipelines.engines.base import Usage
+from pipelines.errors import UserError
+from pipelines.meter import METER
+from pipelines.plan import Inputs, package_version
+from pipelines.runners.beam_options import flink_options, prism_options, runs_here
+from pipelines.runners.cluster import Jobs, explain
+from pipelines.runners.flink import ClusterError
+from pipelines.runners.settings import Flink, Prism
+from pipelines.site import Site, open_site, report
+from pipelines.worker import Shared
+
+ELSEWHERE = Flink(flink_master="[local]", worker_pool="localhost:50000", watch_secs=0.02)
+
+
+class Job:
+    """A job that ends when it is told to."""
+
+    def __init__(self, error=None, *, is_done=False):
+        self.error = error
+        self.cancelled = 0
+        self._end = threading.Event()
+        if is_done or error:
+            self._end.set()
+
+    def end(self):
+        self._end.set()
+
+    def wait_until_finish(self):
+        assert self._end.wait(30)
+        if self.error:
+            raise self.error
+
+    def cancel(self):
+        self.cancelled += 1
+        self._end.set()
+
+
+class Ledger:
+    """A journal of which only the ledger is looked at."""
+
+    def __init__(self, requests=0):
+        self.requests = requests
+
+    def ledger(self):
+        return {"ExpandTrees": Usage(requests=self.requests)}
+
+
+@pytest.fixture
+def site(tmp_path):
+    made = Site(out=str(tmp_path), config_digest="c", version=package_version())
+    open_site(made, Inputs(problems=(), unread=()), [0], 1)
+    return made
+
+
+def jobs(site, job, *, journal=None, settings=ELSEWHERE, budget=None):
+    shared = Shared(site=site, ledger=Usage(requests=5), began=time.time())
+    accounts = Accounts(budget or BudgetSettings())
+    return Jobs(lambda shards: job, shared, settings, "name", accounts, journal or Ledger(5)), accounts
+
+
+def test_what_workers_did_and_paid_reaches_the_meter_and_the_accounts(site):
+    report(site, {"ExpandTrees/kept": 3})
+    before = METER.read()
+    made, accounts = jobs(site, Job(is_done=True), journal=Ledger(12))
+    made.fill([0])
+    after = METER.read()
+    assert accounts.total.requests == after.paid.requests - before.paid.requests == 12 - 5
+    name = "ExpandTrees/kept"
+    assert after.elements[name] - before.elements.get(name, 0) == 3
+    made.fill([1])  # The second job of a start tells what is new alone.
+    assert METER.read() == after
+
+
+def test_workers_in_this_process_tell_the_meter_themselves(site):
+    before = METER.read()
+    made, accounts = jobs(site, Job(is_done=True), journal=Ledger(12), settings=Flink(watch_secs=0.02))
+    made.fill([0])
+    assert accounts.total.requests == 7
+    assert METER.read() == before
+
+
+def test_a_budget_that_all_workers_reach_together_cancels_the_job(site, monkeypatch):
+    monkeypatch.setattr("pipelines.runners.cluster._GRACE_SECS", 0.01)
+    job = Job()
+    made, _ = jobs(site, job, journal=Ledger(15), budget=BudgetSettings(max_requests=10))
+    with pytest.raises(BudgetReached, match=r"budget\.max_requests=10"):
+        made.fill([0])
+    assert job.cancelled == 1
+
+
+def test_a_job_without_workers_is_given_up(site):
+    job = Job()
+    settings = Flink(worker_pool="localhost:50000", watch_secs=0.02, worker_start_secs=0.05)
+    made, _ = jobs(site, job, settings=settings)
+    with pytest.raises(ClusterError, match=r"no worker has found its way to .* within 0\.05 s"):
+        made.fill([0])
+    assert job.cancelled == 1
+
+
+def test_a_job_with_a_worker_is_waited_for(site):
+    report(site, {})
+    job = Job()
+    settings = Flink(worker_pool="localhost:50000", watch_secs=0.02, worker_start_secs=0.05)
+    made, _ = jobs(site, job, settings=settings)
+    threading.Timer(0.3, job.end).start()
+    made.fill([0])
+    assert job.cancelled == 0
+
+
+def test_an_interrupt_cancels_the_job(site, monkeypatch):
+    job = Job()
+    made, _ = jobs(site, job)
+
+    def interrupt(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Jobs, "_look", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        made.fill([0])
+    assert job.cancelled == 1
+
+
+def test_a_worker_s_error_for_people_is_told_without_its_traceback(site):
+    text = (
+        "java.lang.RuntimeException: Error received from SDK harness for instruction 2: Traceback:\n"
+        '  File "worker.py", line 1, in f\n    enter_site(site)\n'
+        "pipelines.site.SiteError: out: the worker on h does not see the run [while running 'ExpandTrees/ParDo']\n\n"
+        "\tat org.apache.beam.Something(Something.java:1)\n"
+    )
+    with pytest.raises(UserError) as caught:
+        jobs(site, Job(RuntimeError(text)))[0].fill([0])
+    assert str(caught.value) == "out: the worker on h does not see the run"
+
+
+def test_a_job_whose_workers_were_lost_is_submitted_again(site):
+    lost = RuntimeError("org.apache.flink.runtime.io.network.netty.exception: Connection unexpectedly closed")
+    ends = [Job(lost), Job(lost), Job(is_done=True)]
+    settings = Flink(worker_pool="localhost:50000", watch_secs=0.02, restarts=2, restart_delay_secs=0.01)
+    made, _ = jobs(site, None, settings=settings)
+    made._submit = lambda shards: ends.pop(0)
+    made.fill([0])
+    assert not ends
+
+
+def test_so_often_and_not_more(site):
+    lost = RuntimeError("org.apache.flink: TaskManager lost")
+    ends = [Job(lost), Job(lost), Job(is_done=True)]
+    settings = Flink(worker_pool="localhost:50000", watch_secs=0.02, restarts=1, restart_delay_secs=0.01)
+    made, _ = jobs(site, None, settings=settings)
+    made._submit = lambda shards: ends.pop(0)
+    with pytest.raises(RuntimeError, match="TaskManager lost"):
+        made.fill([0])
+    assert len(ends) == 1
+
+
+def test_our_own_bug_is_not_tried_again(site):
+    bug = RuntimeError('Traceback (most recent call last):\n  File "/x/mcts/search.py", line 1\nKeyError: 3')
+    ends = [Job(bug), Job(is_done=True)]
+    made, _ = jobs(site, None)
+    made._submit = lambda shards: ends.pop(0)
+    with pytest.raises(RuntimeError, match="KeyError: 3"):
+        made.fill([0])
+    assert len(ends) == 1
+
+
+def test_our_own_bug_keeps_its_traceback():
+    error = explain("Traceback:\n  File x\nValueError: oh no\nkeys: 3")
+    assert type(error) is RuntimeError
+    assert "File x" in str(error)
+
+
+def test_settings_become_beam_s_options():
+    settings = Flink(flink_master="flink:8081", parallelism=4, worker_pool="localhost:50000", options=("--fasterCopy",))
+    assert flink_options(settings, "name", "localhost:8099") == [
+        *("--runner=FlinkRunner", "--job_name=name", "--job_endpoint=localhost:8099"),
+        *("--flink_master=http://flink:8081", "--parallelism=4"),
+        *("--environment_type=EXTERNAL", "--environment_config=localhost:50000", "--fasterCopy"),
+    ]
+    docker = flink_options(Flink(container_image="image:1"), "name", "h:1")
+    assert docker[-2:] == ["--environment_type=DOCKER", "--environment_config=image:1"]
+    process = flink_options(Flink(worker_command="/opt/boot"), "name", "h:1")
+    assert process[-2:] == ["--environment_type=PROCESS", '--environment_config={"command": "/opt/boot"}']
+    assert flink_options(Flink(), "name", "h:1")[-1] == "--environment_type=LOOPBACK"
+    assert prism_options(Prism(location="/p"), "name") == [
+        *("--runner=PrismRunner", "--job_name=name", "--prism_location=/p", "--environment_type=LOOPBACK")
+    ]
+    assert [runs_here(each) for each in (Flink(), Prism(), settings)] == [True, True, False]
