@@ -2,6 +2,7 @@
 
 import errno
 import os
+import socket
 import uuid
 from pathlib import Path
 
@@ -126,7 +127,7 @@ def test_a_file_is_synced_before_it_gets_its_name(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: seen.append(os.listdir(tmp_path)))
     write_whole(tmp_path / "a", b"1")
-    assert seen == [[f".a.{os.getpid()}.tmp"]]
+    assert seen == [[f".a.{socket.gethostname()}.{os.getpid()}.tmp"]]
     assert os.listdir(tmp_path) == ["a"]
 
 
