@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.flink_jar import OPENS, find_jar, free_ports
 from pipelines.journal import PASSWORD_ENV
+from pipelines.runners import harness
 from pipelines.runners.flink import is_open
 
 if TYPE_CHECKING:
@@ -166,20 +167,21 @@ class FlinkCluster:
         """SIGKILL, to the pool alone, whose workers live on without it, or to the workers as well."""
         assert self._pool
         _kill(self._pool)
-        for pid in self.workers() if workers else ():
-            os.kill(pid, signal.SIGKILL)
+        if workers:
+            while left := self.workers():
+                self._kill_worker(left[0])
 
     def kill_worker(self, number: int = 0) -> int:
         """SIGKILL to one of the workers that are there, by age; returns its process id."""
         workers = self.workers()
         if number >= len(workers):
             raise RuntimeError(f"expected more than {number} workers, found {len(workers)}; logs are in {self.folder}")
-        os.kill(workers[number], signal.SIGKILL)
+        self._kill_worker(workers[number])
         return workers[number]
 
     def workers(self) -> list[int]:
         """Process ids of the Python workers that pools of this cluster have started, oldest first."""
-        return [pid for pid in self._marked() if b"SdkHarness" in _read(pid, "cmdline")]
+        return [pid for pid in self._marked() if harness.__name__.encode() in _read(pid, "cmdline").split(b"\0")]
 
     def ask(self, path: str, *, method: str = "GET") -> Any:
         """What the JobManager's REST service answers."""
