@@ -114,7 +114,7 @@ class FlinkCluster:
         self.heal()
 
     def heal(self) -> None:
-        """Brings back what was killed, takes away what was started beyond, and cancels jobs that are left."""
+        """Brings back what was killed, takes away what was started beyond, and ends jobs and workers that are left."""
         self.start_job_manager()
         self.start_pool()
         self._task_managers = [each for each in self._task_managers if each.poll() is None]
@@ -126,6 +126,7 @@ class FlinkCluster:
         for job in self.running_jobs():
             self.ask(f"/jobs/{job}", method="PATCH")
         self._await("free slots on every TaskManager", self._is_whole)
+        self._kill_workers(self.workers())  # Those of a job before are not the ones to be killed in the next.
 
     def start_job_manager(self, *, wait: bool = True) -> None:
         """Starts the JobManager where none runs."""
@@ -134,6 +135,10 @@ class FlinkCluster:
             self._job_manager = self._start("job-manager", [*self._java(768), main, *self._config()])
         if wait:
             self._await("the JobManager", self._answers)
+
+    def await_slots(self) -> None:
+        """Returns when a JobManager that was started again knows all TaskManagers."""
+        self._await("all slots", lambda: int(self.ask("/overview")["slots-total"]) >= self._wanted)
 
     def start_task_manager(self, *, wait: bool = True) -> int:
         """Starts one more TaskManager; returns its number."""
@@ -168,16 +173,22 @@ class FlinkCluster:
         assert self._pool
         _kill(self._pool)
         if workers:
-            while left := self.workers():
-                self._kill_worker(left[0])
+            self._kill_workers(self._present_workers())
 
-    def kill_worker(self, number: int = 0) -> int:
-        """SIGKILL to one of the workers that are there, by age; returns its process id."""
-        workers = self.workers()
-        if number >= len(workers):
-            raise RuntimeError(f"expected more than {number} workers, found {len(workers)}; logs are in {self.folder}")
-        self._kill_worker(workers[number])
-        return workers[number]
+    def kill_worker(self) -> None:
+        """SIGKILL to the oldest worker."""
+        self._kill_workers(self._present_workers()[:1])
+
+    def _present_workers(self) -> list[int]:
+        if found := self.workers():
+            return found
+        raise RuntimeError(f"expected workers to kill, found none; logs are in {self.folder}")
+
+    def _kill_workers(self, pids: Sequence[int]) -> None:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._await("the end of workers", lambda: not set(pids) & set(self.workers()))
 
     def workers(self) -> list[int]:
         """Process ids of the Python workers that pools of this cluster have started, oldest first."""

@@ -206,6 +206,7 @@ def run_trial(stand: Stand, part: Part, moment: Moment, folder: Path, journal: P
         codes = [end(process, log)]
     while codes[-1] and len(codes) < _STARTS:
         cluster.start_job_manager()
+        cluster.await_slots()
         with running(command, log) as process:
             codes.append(end(process, log))
     seconds = time.monotonic() - killed
