@@ -16,8 +16,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.flink_cluster import flink_cluster
+from pipelines.beside import beside
 from pipelines.config import compose
 from pipelines.engines.simulated import SimulatedSettings, serving_subprocess
 from pipelines.run import Watcher, run
@@ -73,23 +73,11 @@ class Answers:
         self._url = url
         self.seen: list[tuple[float, int]] = []
 
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Looks until the context ends."""
-        stop = threading.Event()
-
-        def look() -> None:
-            while not stop.wait(_POLL_SECS):
-                stats = self.stats()
-                self.seen.append((stats["uptime_seconds"], stats["requests"] - stats["in_flight"]))
-
-        thread = threading.Thread(target=look, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
+    def watch(self, stop: threading.Event) -> None:
+        """Looks until it is to stop."""
+        while not stop.wait(_POLL_SECS):
+            stats = self.stats()
+            self.seen.append((stats["uptime_seconds"], stats["requests"] - stats["in_flight"]))
 
     def stats(self) -> Any:
         """What the server counts."""
@@ -110,7 +98,7 @@ def measure(
     with serving_subprocess(world) as url:
         answers = Answers(url)
         began = time.monotonic()
-        with answers.watched():
+        with beside(answers.watch):
             run(compose([*overrides(url, out, num_problems), *runner]), Watcher())
         seconds = time.monotonic() - began
         stats = answers.stats()

@@ -4,13 +4,15 @@ First errors of the wrong ones are located by rollouts all the same, so that pai
 tree as they read a searched one.
 """
 
-from typing import Literal
+import functools
+from collections.abc import Callable
+from typing import Any, Literal
 
 import msgspec
 
 from mcts.search import TreeSearch
 from mcts.waves import Plan
-from schemas import Record, Tree, digest
+from schemas import Problem, Record, Tree, digest
 
 
 class Searched(Record, tag_field="kind", tag="search"):
@@ -47,19 +49,18 @@ SEARCHED = Searched()
 """What a stage takes where it is told nothing else."""
 
 
+def tree_source(paths: PathSource) -> Callable[..., TreeSearch]:
+    """What makes the trees of a source; it takes what `TreeSearch` takes."""
+    return TreeSearch if isinstance(paths, Searched) else functools.partial(SampledTree, paths)
+
+
 class SampledTree(TreeSearch):
-    """One problem's solutions. Make one for each tree, await `sample` once."""
+    """One problem's solutions. Make one for each tree, await `grow` once."""
 
-    _samples = SampleSettings()
-
-    async def sample(self, samples: SampleSettings) -> Tree:
-        """The finished tree.
-
-        Raises:
-          Whatever the policy or the verifier raises: a tree is whole or not at all.
-        """
+    def __init__(self, samples: SampleSettings, problem: Problem, **search: Any) -> None:
+        """Takes how to sample, and what `TreeSearch` takes."""
+        super().__init__(problem, **search)
         self._samples = samples
-        return await self.grow()
 
     async def _phases(self) -> str:
         await self._all([self._solve()])

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.beside import beside
 from pipelines.dry_run import LEVEL, Forecast
 from pipelines.engines.journaled import CHANGED
 from pipelines.manifest import Books
@@ -85,14 +86,9 @@ class Display(ServerDisplay, Watcher):
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
         """Shows the meter until the work is done."""
-        stop = threading.Event()
-        thread = threading.Thread(target=self._watch, args=(stop, METER.read(), time.monotonic()), daemon=True)
-        thread.start()
-        try:
+        start, began = METER.read(), time.monotonic()
+        with beside(lambda stop: self._watch(stop, start, began)):
             yield
-        finally:
-            stop.set()
-            thread.join()
 
     def _watch(self, stop: threading.Event, start: Reading, began: float) -> None:
         if not self._console.is_terminal:

@@ -9,8 +9,7 @@ import apache_beam as beam
 from mcts.answers import Check, is_cut_off
 from mcts.base import Rollout
 from mcts.pairing import PairSettings
-from mcts.samples import SEARCHED, PathSource, SampledTree, Searched
-from mcts.search import TreeSearch
+from mcts.samples import SEARCHED, PathSource, tree_source
 from mcts.settings import SearchSettings
 from pipelines.engines.base import PromptRefused, Request, Sample
 from pipelines.settings import ActorSettings
@@ -59,8 +58,7 @@ class ExpandTrees(beam.PTransform):
         async def verifier(solution: str) -> Check:
             return await worker.checkers.check(solution, problem)
 
-        grower = TreeSearch if isinstance(self.paths, Searched) else SampledTree
-        growing = grower(
+        growing = tree_source(self.paths)(
             problem,
             policy=policy,
             verifier=verifier,
@@ -68,8 +66,6 @@ class ExpandTrees(beam.PTransform):
             pairing=self.pairing,
             provenance=worker.provenance(self.template, self.actor.sampling(), self.seed),
         )
-        if isinstance(growing, SampledTree) and not isinstance(self.paths, Searched):
-            return [await growing.sample(self.paths)]
         return [await growing.grow()]
 
 

@@ -33,8 +33,6 @@ Problems of test sets are left out, and what is finished goes to the Hub:
 Exit codes: 0 done, 2 bad input, 3 too many elements failed, 4 a budget is reached, 130 stopped by hand.
 """
 
-_GRACE = "how long a worker that is stopped may wait for answers it has asked for (60)"
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; 0 is success, 2 bad input, 3 too many failed elements, 4 budget reached, 130 stopped by hand."""
@@ -150,7 +148,13 @@ def _add_publish(publish: argparse.ArgumentParser) -> None:
 def _add_workers(workers: argparse.ArgumentParser) -> None:
     workers.add_argument("--host", default="127.0.0.1", help="where to listen (127.0.0.1: for this machine alone)")
     workers.add_argument("--port", type=int, default=50000, help="port (50000)")
-    workers.add_argument("--grace", type=float, default=60.0, metavar="SECS", help=_GRACE)
+    workers.add_argument(
+        "--grace",
+        type=float,
+        default=60.0,
+        metavar="SECS",
+        help="how long a stopped worker may await answers (60)",
+    )
     workers.description = (
         "Starts workers for TaskManagers that ask; what runs there is given runner.worker_pool=HOST:PORT."
     )

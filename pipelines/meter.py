@@ -43,7 +43,7 @@ class Meter:
             self._unreported[f"{stage}/{outcome}"] += number
 
     def take_unreported(self) -> Counter[str]:
-        """What was counted since this was last asked, for a worker to send to where the run was started."""
+        """What was counted since this was last asked, for the counters of a cluster's own page."""
         with self._lock:
             taken, self._unreported = self._unreported, Counter()
             return taken

@@ -112,7 +112,6 @@ def run(settings: Settings, watcher: Watcher) -> Result:
     """
     inputs = read_inputs(settings)
     plan = make_plan(settings, inputs)
-    check_runner(settings.runner)
     output = Output(settings.out)
     journal = output.journal(settings.journal)
     with output.claimed(plan.config_digest, replace=settings.replace):
@@ -120,6 +119,8 @@ def run(settings: Settings, watcher: Watcher) -> Result:
         failed = failed_elements(output.path, unfinished, plan.num_shards)
         if settings.retry == "failed":
             unfinished = _only_failed(output, plan, failed)
+        if unfinished:  # What is finished needs no cluster.
+            check_runner(settings.runner)
         watcher.planned(plan, inputs, _journaled(journal, settings.journal_patience_secs), unfinished)
         if failed:
             watcher.retrying(failed)
@@ -190,13 +191,14 @@ def _work_elsewhere(
     accounts = Accounts(plan.settings.budget)
     journal = Journal(spec.journal, patience_secs=plan.settings.journal_patience_secs)
     with contextlib.closing(journal):
-        shared = Shared(site=site, ledger=sum(journal.ledger().values(), Usage()), began=time.time())
+        shared = Shared(site=site, ledger=journal.paid(), began=time.time())
         spec = msgspec.structs.replace(spec, shared=shared)
-        with submitting(plan, spec, site.out, output.path / "logs") as submit:
-            if isinstance(runner, Dataflow) and runner.template:
-                watcher.staged(stage_template(submit, runner, job_name(plan, site.out), unfinished))
+        name = job_name(plan, site.out)
+        with submitting(plan, spec, site.out, name, output.path / "logs") as submit:
+            if isinstance(runner, Dataflow) and runner.only_stages:
+                watcher.staged(stage_template(submit, runner, name, unfinished))
                 return accounts
-            jobs = Jobs(submit, shared, runner, job_name(plan, site.out), accounts, journal)
+            jobs = Jobs(submit, shared, runner, name, accounts, journal)
             for shards in _batches(_in_order(plan, output, unfinished), runner.shards_per_job or len(unfinished)):
                 try:
                     jobs.fill(shards)
@@ -284,7 +286,7 @@ def _close_books(plan: Plan, inputs: Inputs, output: Output, journal: Place, acc
         spent=accounts.spent(),
         budget_reached=accounts.reached,
         target_rows=plan.settings.target_rows,
-        is_staged=bool(isinstance(plan.settings.runner, Dataflow) and plan.settings.runner.template and missing),
+        is_staged=plan.settings.runner.only_stages and bool(missing),
     )
     if written:
         write_manifest(output, plan, books, _ledger(journal, plan.settings.journal_patience_secs))

@@ -32,7 +32,8 @@ Identify = Callable[[E], tuple[str, str]]
 REJECTED, FAILED = "rejected", "failed"
 
 METRICS = "wrongturn"
-"""Namespace of the counters by which workers elsewhere tell how far they are."""
+"""Namespace of the counters that a cluster's own page shows; whoever started the run reads `site.read_reports`, since
+Flink tells counters of a batch job at its end alone."""
 
 
 class CallModels(beam.DoFn, Generic[E]):

@@ -167,7 +167,7 @@ class Herald:
             logging.getLogger(__name__).warning("%s", error)
 
     def _look(self) -> None:
-        self._accounts.see(sum(self._journal.ledger().values(), Usage()) - self._shared.ledger)
+        self._accounts.see(self._journal.paid() - self._shared.ledger)
 
     def _tell(self) -> None:
         elements = METER.read().elements

@@ -128,11 +128,10 @@ class HostServer:
         """
         self._users = self._folder.open_users()
         _HOLDS.add(self)
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._let_go)
             self.url = self._await_server()
-        except BaseException:
-            self._let_go()
-            raise
+            stack.pop_all()
         self._watch.start()
         return self
 

@@ -32,6 +32,7 @@ from pipelines.run import worker_spec
 from pipelines.settings import Settings
 from pipelines.shards import Split
 from pipelines.stage import failure
+from pipelines.storage import Folder, names_in
 from pipelines.worker import Worker, WorkerSpec, holding
 from schemas import Critique, Failure, Provenance, Record, digest
 from schemas.arrow import CONFIGS
@@ -196,7 +197,7 @@ def evaluate(settings: Settings, words: Sequence[str], options: Options, watcher
     """
     task = prepare(settings, words, options)
     output = Output(settings.out)
-    _refuse_runs(output.path)
+    _refuse_runs(output.folder)
     with output.claimed(task.config_digest, replace=settings.replace):
         watcher.planned(task)
         if (finished := _finished(output, task)) is not None:
@@ -213,9 +214,9 @@ def evaluate(settings: Settings, words: Sequence[str], options: Options, watcher
         return Result(evaluation, output.path, spent, "", settings.max_failure_share)
 
 
-def _refuse_runs(out: Path) -> None:
+def _refuse_runs(out: Folder) -> None:
     """Raises OutputError where a dataset lies: with `replace` it would be taken away."""
-    if any(any((out / config).glob("*.parquet")) for config in CONFIGS):
+    if any(name.endswith(".parquet") for config in CONFIGS for name in names_in(out / config)):
         raise OutputError(f"out: {out} holds a dataset; choose another folder for the evaluation with out=DIR")
 
 

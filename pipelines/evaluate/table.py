@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from annotators.evaluation import Figure
+from pipelines.beside import beside
 from pipelines.display import say
 from pipelines.evaluate.inputs import Source
 from pipelines.evaluate.results import Evaluation, FileResult
@@ -90,14 +91,9 @@ class _Lines:
 
     @contextlib.contextmanager
     def at_times(self) -> Iterator[None]:
-        stop = threading.Event()
-        thread = threading.Thread(target=self._watch, args=(stop, METER.read(), time.monotonic()), daemon=True)
-        thread.start()
-        try:
+        start, began = METER.read(), time.monotonic()
+        with beside(lambda stop: self._watch(stop, start, began)):
             yield
-        finally:
-            stop.set()
-            thread.join()
 
     def _watch(self, stop: threading.Event, start: Reading, began: float) -> None:
         while not stop.wait(_LINE_SECS):

@@ -136,6 +136,10 @@ class Journal:
         """
         return self._store.ledger()
 
+    def paid(self) -> Usage:
+        """The same over all stages."""
+        return _total(list(self.ledger().values()))
+
     def close(self) -> None:
         """Commits what is waiting and lets go of the file or server."""
         self._store.hurry()

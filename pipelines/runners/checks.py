@@ -126,8 +126,8 @@ def _pool(settings: Flink) -> str:
         return f"{settings.worker_pool} beside each TaskManager, which cannot be seen from here"
     if not is_open(host, port):
         raise ClusterError(
-            f"runner.worker_pool: nothing listens at {settings.worker_pool}; start it with python -m "
-            f"apache_beam.runners.worker.worker_pool_main --service_port={port}, in an environment that has wrongturn"
+            f"runner.worker_pool: nothing listens at {settings.worker_pool}; start it with "
+            f"wrongturn workers --port {port}, in an environment that has the same version"
         )
     return settings.worker_pool
 

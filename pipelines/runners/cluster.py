@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import apache_beam as beam
+import grpc
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineResult
 
@@ -49,15 +50,14 @@ def job_name(plan: Plan, out: str) -> str:
 
 
 @contextlib.contextmanager
-def submitting(plan: Plan, spec: WorkerSpec, out: str, logs: Path) -> Iterator[Submit]:
-    """Gives what submits jobs, as long as the context lasts.
+def submitting(plan: Plan, spec: WorkerSpec, out: str, name: str, logs: Path) -> Iterator[Submit]:
+    """Gives what submits jobs of a name, as long as the context lasts.
 
     Raises:
       ClusterError: nobody is there to submit to.
     """
     register_coders()
     settings = plan.settings.runner
-    name = job_name(plan, out)
     with contextlib.ExitStack() as stack:
         if isinstance(settings, Flink):
             version = flink_version(settings, "")
@@ -123,13 +123,11 @@ class Jobs:
         return self._fill_once(shards)
 
     def _fill_once(self, shards: Sequence[int]) -> None:
-        job = self._submit(shards)
-        try:
+        with contextlib.ExitStack() as stack:
+            job = self._submit(shards)
+            stack.callback(_cancel, job)
             self._watch(job)
-        except BaseException:
-            with contextlib.suppress(Exception):  # It is being given up for another reason already.
-                job.cancel()
-            raise
+            stack.pop_all()
 
     def _watch(self, job: PipelineResult) -> None:
         ended = threading.Event()
@@ -152,7 +150,7 @@ class Jobs:
 
     def _look(self) -> None:
         """Tells accounts and meter what workers have done by now."""
-        paid = sum(self._journal.ledger().values(), Usage()) - self._shared.ledger
+        paid = self._journal.paid() - self._shared.ledger
         self._accounts.see(paid)
         finished = self._finished()
         if not runs_here(self._settings):  # Those workers tell the meter themselves.
@@ -201,6 +199,14 @@ class Jobs:
                 "(runner.worker_start_secs): see the log of the worker pool or of the containers; they need wrongturn, "
                 "as this machine has it, and a way to the cluster"
             )
+
+
+def _cancel(job: PipelineResult) -> None:
+    """Cancels a job that is given up for a reason of its own: what the runner says to that is no news."""
+    try:
+        job.cancel()
+    except (grpc.RpcError, OSError, RuntimeError) as error:
+        _LOG.info("the job cannot be cancelled: %s", error)
 
 
 def _await(job: PipelineResult, ended: threading.Event, failed: list[Exception]) -> None:

@@ -53,6 +53,11 @@ class RunnerSettings(Record):
         """Whether all workers are on this machine, with its disk and its loopback."""
         return True
 
+    @property
+    def only_stages(self) -> bool:
+        """Whether the work is left to a job that somebody else starts."""
+        return False
+
 
 class Direct(RunnerSettings, tag_field="kind", tag="direct"):
     """In this process, one worker."""
@@ -215,6 +220,11 @@ class Dataflow(Cluster, kw_only=True, tag_field="kind", tag="dataflow"):
     def shares_disk(self) -> bool:
         """Workers are machines of the cloud."""
         return False
+
+    @property
+    def only_stages(self) -> bool:
+        """With a template, nothing is run."""
+        return bool(self.template)
 
 
 AnyRunner = Direct | Flink | Prism | Dataflow

@@ -8,7 +8,7 @@ from worlds import make_verifier
 
 from mcts.base import Rollout
 from mcts.pairing import PairSettings, pair_paths
-from mcts.samples import SampledTree, SampleSettings
+from mcts.samples import SampleSettings, tree_source
 from mcts.settings import SearchSettings
 from schemas import PathPair
 
@@ -28,7 +28,7 @@ def sampled(solutions, *, samples, pairing=None, **settings):
             texts = ["".join(steps) for steps in solutions[first_sample : first_sample + num_samples]]
         return [Rollout(text=text, tokens=5) for text in texts]
 
-    growing = SampledTree(
+    growing = tree_source(samples)(
         PROBLEM,
         policy=policy,
         verifier=make_verifier(),
@@ -36,7 +36,7 @@ def sampled(solutions, *, samples, pairing=None, **settings):
         pairing=pairing or PairSettings(),
         provenance=PROVENANCE,
     )
-    tree = asyncio.run(growing.sample(samples))
+    tree = asyncio.run(growing.grow())
     return tree, asked
 
 

@@ -49,8 +49,8 @@ class Ledger:
     def __init__(self, requests=0):
         self.requests = requests
 
-    def ledger(self):
-        return {"ExpandTrees": Usage(requests=self.requests)}
+    def paid(self):
+        return Usage(requests=self.requests)
 
 
 @pytest.fixture
