@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import pickle
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -127,7 +128,8 @@ def test_a_lock_that_is_another_name_of_a_file_outside_does_not_empty_it(output,
 
 def test_a_temporary_file_that_is_there_already_is_not_written_to(output, outside):
     """Its name can be guessed. Whoever holds the folder takes half-written files away before anything else."""
-    for name in (f".run.json.{os.getpid()}.tmp", f"trees/.train-00000-of-00001.parquet.{os.getpid()}.tmp"):
+    own = f"{socket.gethostname()}.{os.getpid()}.tmp"
+    for name in (f".run.json.{own}", f"trees/.train-00000-of-00001.parquet.{own}"):
         (output.path / name).symlink_to(outside / "precious")
     with pytest.raises(OutputError, match="cannot write"):
         output.write("run.json", "{}")
