@@ -61,7 +61,7 @@ def overrides(url: str, out: Path, num_problems: int) -> list[str]:
         *("problems=simulated", f"problems.num_problems={num_problems}", "engine=simulated", f"engine.url={url}"),
         *("actor=plain", "panel=blind", "search=default", "pairing=default", "verify=default"),
         *("search.root_rollouts=4", "search.max_root_rollouts=8", "search.rollouts_per_search=4"),
-        *("search.max_rollouts=48", "runner.problems_per_shard=24", f"out={out}"),
+        *("search.max_rollouts=48", "runner.problems_per_shard=6", f"out={out}"),
         f"engine.limits.max_in_flight={IN_FLIGHT}",
     ]
 
@@ -119,7 +119,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="little work, and no third TaskManager")
     options = parser.parse_args()
-    num_problems, sizes = (24, (1, 2)) if options.quick else (192, (1, 2, 3))
+    num_problems, sizes = (24, (1, 2)) if options.quick else (72, (1, 2, 3))
     world = SimulatedSettings(seconds_a_token=0.002 if options.quick else 0.01, length_median=200.0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

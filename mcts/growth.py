@@ -25,6 +25,7 @@ class _Bud:
     depth: int
     terminal: bool
     text: str
+    flawed: bool = False
     children: dict[tuple[str, bool, bool], int] = dataclasses.field(default_factory=dict)
     check: Check | None = None
     outcomes: Counter[str] = dataclasses.field(default_factory=Counter)
@@ -152,5 +153,6 @@ class Growth:
             direct=bud.direct,
             visits=bud.visits,
             value_sum=bud.value_sum,
+            flawed=bud.flawed,
             prior=bud.passes / passes if passes else None,
         )

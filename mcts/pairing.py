@@ -158,6 +158,18 @@ def _side(estimate: Estimate, threshold: float, level: float) -> str:
     return side(estimate, threshold, level)
 
 
+def first_error_of(tree: Tree, leaf: int, model: ChangePoint) -> list[float]:
+    """For each step of the wrong path to `leaf` the probability that it is the first wrong one.
+
+    A step that is known to be it has all of it; otherwise rollouts along the path say, see `mcts.first_error`.
+    """
+    flawed = [tree.nodes[i].flawed for i in tree.path(leaf)]
+    if any(flawed):
+        return [float(i == flawed.index(True)) for i in range(len(flawed))]
+    posterior: list[float] = first_error_posterior(prefix_estimates(tree, leaf), model).tolist()
+    return posterior
+
+
 def holds(estimates: Sequence[Estimate], settings: PairSettings) -> bool:
     """Whether a right path keeps its value: a right answer is not a right path (a step may be wrong by luck undone)."""
     return bool(estimates) and all(
@@ -193,9 +205,7 @@ _KINDS: dict[PairRule, str] = {"hard_but_solvable": "below", "easy_but_brittle":
 
 def _judged(tree: Tree, settings: PairSettings, model: ChangePoint) -> Iterator[Candidate | str]:
     """For each fork of a wrong and a right path a good candidate, or the first test that it fails."""
-    located = functools.cache(
-        lambda leaf: wrong_path(tree, leaf, first_error_posterior(prefix_estimates(tree, leaf), model).tolist())
-    )
+    located = functools.cache(lambda leaf: wrong_path(tree, leaf, first_error_of(tree, leaf, model)))
     right_paths = {leaf: tree.path(leaf) for leaf in tree.terminals() if tree.nodes[leaf].outcome == "correct"}
     # Many wrong paths leave a right one at the same fork.
     right_holds = functools.cache(lambda fork, right: right_side_holds(tree, fork, right_paths[right], settings))

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 
 from mcts.base import Policy, Verifier
 from mcts.estimates import side
-from mcts.first_error import first_error_belief, first_error_posterior
+from mcts.first_error import first_error_belief
 from mcts.growth import Growth
 from mcts.halving import Halving
-from mcts.pairing import PairSettings, forks, prefix_estimates
+from mcts.pairing import PairSettings, first_error_of, forks
 from mcts.selection import RULES, Stats
 from mcts.settings import SearchSettings
 from mcts.waves import OutOfBudget, Plan, Waves
@@ -200,8 +200,8 @@ class TreeSearch:
     def _partners(self, suspect: int) -> list[tuple[int, int]]:
         """(fork, right terminal) of a located wrong path, the fork not behind its error; the last forks first."""
         view = self._freeze("")
-        posterior = first_error_posterior(prefix_estimates(view, suspect), self._settings.change_point)
-        error = int(posterior.argmax())
+        posterior = first_error_of(view, suspect, self._settings.change_point)
+        error = posterior.index(max(posterior))
         hits = [hit for hit in forks(view) if hit[1] == suspect and view.nodes[hit[0]].depth <= error]
         return [(fork, right) for fork, _, right in sorted(hits, key=lambda hit: (-view.nodes[hit[0]].depth, hit))]
 

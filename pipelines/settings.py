@@ -29,7 +29,7 @@ from pipelines.storage import check_folder, is_store
 from schemas import Record, digest
 
 _NOT_DATA = (
-    *("out", "journal", "journal_patience_secs", "replace", "max_failure_share", "retry"),
+    *("recipe", "out", "journal", "journal_patience_secs", "replace", "max_failure_share", "retry"),
     *("target_rows", "budget", "dry_run", "dry_run_problems", "card"),
 )
 """Settings that say where data goes, how much of it is made now and for how much, not what it is."""
@@ -158,6 +158,9 @@ class Settings(Record):
     """Further models by name, for critics: `+engines.NAME.kind=openai +engines.NAME.url=URL +engines.NAME.model=M`."""
     hygiene: HygieneSettings = HygieneSettings()
     card: CardSettings = CardSettings()
+    recipe: str = ""
+    """The published system whose settings these began as, `recipe=NAME` on the command line; empty for our own. It
+    shapes nothing by itself: what a recipe does stands in the settings that it sets."""
     out: str = "out"
     """Folder that the data is written to."""
     journal: str = ""

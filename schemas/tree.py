@@ -30,6 +30,9 @@ class Node(Record):
     """Searches that passed through; steered by selection, used by selection alone."""
     value_sum: float = 0.0
     """Sum over visits of the share of right rollouts; likewise for selection alone."""
+    flawed: bool = False
+    """Known to be the first wrong step of every path through it, not located by rollouts: an error that was put there
+    (`paths=injected`) or that a person labelled (`paths=given`)."""
     prior: float | None = None
     """Probability of the step among its siblings where the policy gave one."""
 
