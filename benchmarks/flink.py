@@ -55,13 +55,13 @@ class Figure(Record):
     digests: dict[str, str]
 
 
-def overrides(url: str, out: Path, num_problems: int) -> list[str]:
-    """The run: trees with a bounded number of rollouts each, critics, second solutions."""
+def overrides(url: str, num_problems: int) -> list[str]:
+    """The run: trees with a bounded number of rollouts each, critics, second solutions; `out` comes on top."""
     return [
         *("problems=simulated", f"problems.num_problems={num_problems}", "engine=simulated", f"engine.url={url}"),
         *("actor=plain", "panel=blind", "search=default", "pairing=default", "verify=default"),
         *("search.root_rollouts=4", "search.max_root_rollouts=8", "search.rollouts_per_search=4"),
-        *("search.max_rollouts=48", "runner.problems_per_shard=6", f"out={out}"),
+        *("search.max_rollouts=48", "runner.problems_per_shard=6"),
         f"engine.limits.max_in_flight={IN_FLIGHT}",
     ]
 
@@ -99,7 +99,7 @@ def measure(
         answers = Answers(url)
         began = time.monotonic()
         with beside(answers.watch):
-            run(compose([*overrides(url, out, num_problems), *runner]), Watcher())
+            run(compose([*overrides(url, num_problems), *runner, f"out={out}"]), Watcher())
         seconds = time.monotonic() - began
         stats = answers.stats()
     first, last = stats["first_request_seconds"], stats["last_answer_seconds"]
@@ -119,7 +119,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="little work, and no third TaskManager")
     options = parser.parse_args()
-    num_problems, sizes = (24, (1, 2)) if options.quick else (72, (1, 2, 3))
+    num_problems, sizes = (24, (1, 2)) if options.quick else (128, (1, 2, 3))
     world = SimulatedSettings(seconds_a_token=0.002 if options.quick else 0.01, length_median=200.0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
