@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 
 from mcts.answers import Check
 from mcts.base import Rollout
@@ -17,7 +18,8 @@ class _Bud:
 
     `children` are found by (step, whether it ends a solution, whether it was cut). `passes` counts rollouts that took
     this step, `onward` those that took any step from here. `sampled` counts direct rollouts asked for, `recorded` those
-    that came; `rollouts` holds (terminal, tokens) of each that has text.
+    that came; `rollouts` holds (terminal, tokens) of each that has text. `advised` counts rollouts whose prompt held
+    more than the problem: they are no direct ones, and neither sampled nor recorded.
     """
 
     parent: int
@@ -33,6 +35,7 @@ class _Bud:
     onward: int = 0
     sampled: int = 0
     recorded: int = 0
+    advised: int = 0
     rollouts: list[tuple[int, int]] = dataclasses.field(default_factory=list)
     visits: int = 0
     virtual: int = 0
@@ -44,6 +47,11 @@ class _Bud:
             return _NOTHING
         correct, incorrect = self.outcomes["correct"], self.outcomes["incorrect"]
         return Estimate(correct=correct, scored=correct + incorrect, unscored=self.outcomes["unscored"])
+
+    @property
+    def is_untried(self) -> bool:
+        """Whether nobody has asked for rollouts from here."""
+        return not (self.sampled or self.advised)
 
     @property
     def is_pending(self) -> bool:
@@ -71,7 +79,7 @@ class Growth:
             indices.append(self.nodes[indices[-1]].parent)
         return tuple(reversed(indices))
 
-    def reserve(self, node: int, num_samples: int) -> int:
+    def reserve(self, node: int, num_samples: int, *, is_advised: bool = False) -> int:
         """Index of the first of `num_samples` new samples of `node`'s text: no sample is ever asked for twice.
 
         Two nodes may have one text, cut differently: their samples are counted together.
@@ -79,7 +87,10 @@ class Growth:
         bud = self.nodes[node]
         first = self._asked[bud.text]
         self._asked[bud.text] += num_samples
-        bud.sampled += num_samples
+        if is_advised:
+            bud.advised += num_samples
+        else:
+            bud.sampled += num_samples
         self.calls += 1
         self.rollouts += num_samples
         return first
@@ -100,6 +111,21 @@ class Growth:
         self.nodes[node].rollouts.append((current, rollout.tokens))
         return current
 
+    def hang(self, parent: int, step: str) -> int:
+        """The inner node with this step below `parent`: the one that is there, or a new one that no rollout took."""
+        return self._child(parent, step, terminal=False, cut=False)
+
+    def plant(self, steps: Sequence[str]) -> int:
+        """Hangs a solution below the root that no rollout took, its steps as they are, and returns its terminal."""
+        current = 0
+        for step in steps[:-1]:
+            current = self.hang(current, step)
+        return self._child(current, steps[-1], terminal=True, cut=False)
+
+    def is_flawed(self, node: int) -> bool:
+        """Whether a step up to `node` is known to be wrong."""
+        return any(self.nodes[i].flawed for i in self.path(node))
+
     def _child(self, parent: int, step: str, *, terminal: bool, cut: bool) -> int:
         """The child with this step; an end that was cut is another one than the same words as a whole answer."""
         bud = self.nodes[parent]
@@ -112,10 +138,17 @@ class Growth:
             )
         return child
 
-    def record(self, node: int, terminals: list[int | None]) -> None:
+    def spend(self, tokens: int) -> None:
+        """Counts a call that was for no rollout, and what was sampled for it."""
+        self.calls += 1
+        self.completion_tokens += tokens
+        self.dropped_tokens += tokens
+
+    def record(self, node: int, terminals: list[int | None], *, is_advised: bool = False) -> None:
         """Adds the outcomes of one request's rollouts to `node`'s direct estimate and backs up their rate.
 
-        A rollout without text (None) is unscored.
+        A rollout without text (None) is unscored. Those that were advised are backed up alone: they are drawn from
+        another policy than the one that estimates are of.
         """
         outcomes = Counter({"unscored": terminals.count(None)})
         for terminal in terminals:
@@ -123,8 +156,9 @@ class Growth:
                 check = self.nodes[terminal].check
                 assert check is not None, self.nodes[terminal].text
                 outcomes[check.outcome] += 1
-        self.nodes[node].outcomes += outcomes
-        self.nodes[node].recorded += len(terminals)
+        if not is_advised:
+            self.nodes[node].outcomes += outcomes
+            self.nodes[node].recorded += len(terminals)
         scored = outcomes["correct"] + outcomes["incorrect"]
         if scored:
             for i in self.path(node):

@@ -32,6 +32,7 @@ from schemas import (
 PairRule = Literal["deepest_fork", "widest_gap", "every_fork", "hard_but_solvable", "easy_but_brittle"]
 
 PAIR_REJECTIONS = (
+    "not_wanted",
     "nothing_scored",
     "no_right_path",
     "no_wrong_path",
@@ -41,7 +42,8 @@ PAIR_REJECTIONS = (
     "right_path_does_not_hold",
     "gap_not_significant",
 )
-"""Why a tree gives no path: of its candidate pairs' failed tests, the one that came last in this order."""
+"""Why a tree gives no path: of its candidate pairs' failed tests, the one that came last in this order. `not_wanted`:
+settings ask for none."""
 
 
 class PairSettings(Record):
@@ -130,7 +132,7 @@ def forks(tree: Tree) -> tuple[tuple[int, int, int], ...]:
     A wrong path whose steps are the beginning of a right one's, or the reverse, diverges nowhere and is left out. White
     space around a step does not count there: the last step of a text lacks the separator that an inner one ends with.
     """
-    right = [i for i in tree.terminals() if tree.nodes[i].outcome == "correct"]
+    right = _right_ends(tree)
     wrong = [i for i in tree.terminals() if tree.nodes[i].outcome == "incorrect"]
     if not right or not wrong:
         return ()
@@ -140,6 +142,11 @@ def forks(tree: Tree) -> tuple[tuple[int, int, int], ...]:
     return tuple(
         sorted((fork, w, r) for (w, r), fork in ancestors if _diverge(steps[w], steps[r], tree.nodes[fork].depth))
     )
+
+
+def _right_ends(tree: Tree) -> list[int]:
+    """Terminals of right paths. A right answer behind a step that is known to be wrong is luck, and ends none."""
+    return [i for i in tree.terminals() if tree.nodes[i].outcome == "correct" and not tree.is_flawed(i)]
 
 
 def _diverge(one: Sequence[str], other: Sequence[str], depth: int) -> bool:
@@ -206,7 +213,7 @@ _KINDS: dict[PairRule, str] = {"hard_but_solvable": "below", "easy_but_brittle":
 def _judged(tree: Tree, settings: PairSettings, model: ChangePoint) -> Iterator[Candidate | str]:
     """For each fork of a wrong and a right path a good candidate, or the first test that it fails."""
     located = functools.cache(lambda leaf: wrong_path(tree, leaf, first_error_of(tree, leaf, model)))
-    right_paths = {leaf: tree.path(leaf) for leaf in tree.terminals() if tree.nodes[leaf].outcome == "correct"}
+    right_paths = {leaf: tree.path(leaf) for leaf in _right_ends(tree)}
     # Many wrong paths leave a right one at the same fork.
     right_holds = functools.cache(lambda fork, right: right_side_holds(tree, fork, right_paths[right], settings))
     wanted = _KINDS.get(settings.rule)
@@ -254,6 +261,9 @@ def pair_paths(tree: Tree, settings: PairSettings, model: ChangePoint) -> tuple[
     Pairs come first, in the rule's order; then right paths that hold their value, longest-looked-at first.
     A wrong path whose first error is its answer counts as the known 0 that it is, see `mcts.candidates`.
     """
+    if not settings.max_pairs and not settings.max_alone:
+        nothing = {"reason": "not_wanted", "detail": "pairing.max_pairs and pairing.max_alone are 0"}
+        return Rejection(stage="PairPaths", key=tree.id, problem_id=tree.problem.id, **nothing)
     judged = list(_judged(tree, settings, model))
     order, level = _ORDERS[settings.rule], settings.level
     good = sorted(
@@ -298,6 +308,8 @@ def _branch(tree: Tree, nodes: Sequence[int]) -> Branch:
 def _pair(tree: Tree, pick: Candidate, rule: PairRule) -> PathPair:
     depth = tree.nodes[pick.fork].depth
     wrong, right = pick.wrong.path, tree.path(pick.right)
+    first_wrong = wrong[pick.wrong.first_error]
+    edit = next((edit for edit in tree.edits if edit.node == first_wrong and tree.nodes[first_wrong].flawed), None)
     return PathPair(
         id=digest("pair", tree.id, pick.wrong.leaf, pick.right),
         problem=tree.problem,
@@ -315,11 +327,13 @@ def _pair(tree: Tree, pick: Candidate, rule: PairRule) -> PathPair:
         wrong_estimate=pick.wrong_estimate,
         p_value=pick.p_value,
         rule=rule,
+        original_step=tree.nodes[edit.original].step if edit else "",
+        error_type=edit.error_type if edit else "",
     )
 
 
 def _alone(tree: Tree, used: set[int], settings: PairSettings) -> tuple[PathAlone, ...]:
-    leaves = [i for i in tree.terminals() if tree.nodes[i].outcome == "correct" and i not in used]
+    leaves = [i for i in _right_ends(tree) if i not in used]
     steady = [leaf for leaf in leaves if holds(prefix_estimates(tree, leaf)[1:], settings)]
     steady.sort(key=lambda leaf: (-sum(e.scored for e in prefix_estimates(tree, leaf)), leaf))
     return tuple(

@@ -4,8 +4,6 @@ First errors of the wrong ones are located by rollouts all the same, so that pai
 tree as they read a searched one.
 """
 
-import functools
-from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
@@ -13,10 +11,6 @@ import msgspec
 from mcts.search import TreeSearch
 from mcts.waves import Plan
 from schemas import Problem, Record, Tree, digest
-
-
-class Searched(Record, tag_field="kind", tag="search"):
-    """Paths come from a tree search: `search` says how it goes."""
 
 
 class SampleSettings(Record, tag_field="kind", tag="samples"):
@@ -42,18 +36,6 @@ class SampleSettings(Record, tag_field="kind", tag="samples"):
             raise ValueError(f"completions_per_step must be at least 1, got {self.completions_per_step}")
 
 
-PathSource = Searched | SampleSettings
-"""Where a tree's paths come from, told by `kind`."""
-
-SEARCHED = Searched()
-"""What a stage takes where it is told nothing else."""
-
-
-def tree_source(paths: PathSource) -> Callable[..., TreeSearch]:
-    """What makes the trees of a source; it takes what `TreeSearch` takes."""
-    return TreeSearch if isinstance(paths, Searched) else functools.partial(SampledTree, paths)
-
-
 class SampledTree(TreeSearch):
     """One problem's solutions. Make one for each tree, await `grow` once."""
 
@@ -61,20 +43,26 @@ class SampledTree(TreeSearch):
         """Takes how to sample, and what `TreeSearch` takes."""
         super().__init__(problem, **search)
         self._samples = samples
+        self._source: Record = samples
+        """What the tree is told apart by, beside the search's settings."""
 
     async def _phases(self) -> str:
         await self._all([self._solve()])
         if not self._growth.nodes[0].direct.scored:
             return "nothing_scored"
+        await self._locate()
+        return "samples"
+
+    def _solve(self) -> Plan:
+        yield [(0, self._samples.num_samples)]
+
+    async def _locate(self) -> None:
+        """Locates the first errors of wrong paths, and confirms right ones."""
         suspects = self._suspects()
         locate = self._complete if self._samples.locate == "completions" else self._probe
         await self._all([locate(leaf) for leaf in suspects])
         await self._all([self._confirm_partner(leaf) for leaf in suspects])
         await self._all([self._confirm(self._growth.path(leaf)[1:-1]) for leaf in self._lone()])
-        return "samples"
-
-    def _solve(self) -> Plan:
-        yield [(0, self._samples.num_samples)]
 
     def _complete(self, leaf: int) -> Plan:
         """Rolls out equally often from every step of a wrong path but its last; steps that two paths share, once."""
@@ -84,6 +72,6 @@ class SampledTree(TreeSearch):
             yield wave
 
     def _freeze(self, stopped: str) -> Tree:
-        settings_digest = digest(self._settings, self._samples)
+        settings_digest = digest(self._settings, self._source)
         tree_id = digest("tree", self._problem, self._provenance, settings_digest)
         return msgspec.structs.replace(super()._freeze(stopped), id=tree_id, settings_digest=settings_digest)

@@ -9,7 +9,7 @@ from apache_beam.pvalue import TaggedOutput
 
 from pipelines.site import read_site
 from pipelines.stage import REJECTED
-from schemas import Problem, Rejection
+from schemas import Posed, Rejection
 
 
 @dataclasses.dataclass
@@ -20,7 +20,7 @@ class ReadInputs(beam.PTransform):
     """Where the process that started the run has written them."""
 
     def expand(self, shards: beam.PCollection[int]) -> Any:
-        """Two outputs: main (Problem), `rejected`."""
+        """Two outputs: main (Posed), `rejected`."""
         return shards | beam.ParDo(_Read(self.out).giving()).with_outputs(REJECTED, main="kept")
 
 
@@ -30,11 +30,12 @@ class _Read(beam.DoFn):
 
     def giving(self) -> Any:
         """Itself, its outputs typed: they are shuffled next."""
-        return self.with_output_types(Problem, **{REJECTED: Rejection})
+        return self.with_output_types(Posed, **{REJECTED: Rejection})
 
-    def process(self, index: int) -> Iterator[Problem | TaggedOutput[Literal["rejected"], Rejection]]:
+    def process(self, index: int) -> Iterator[Posed | TaggedOutput[Literal["rejected"], Rejection]]:
         """The shard's problems, then its unread rows."""
         inputs = read_site(self._out, index)
-        yield from inputs.problems
+        for problem in inputs.problems:
+            yield Posed(problem=problem, solutions=inputs.solutions.get(problem.id, ()))
         for rejection in inputs.unread:
             yield TaggedOutput(REJECTED, rejection)

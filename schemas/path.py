@@ -55,6 +55,11 @@ class PathPair(Record, tag=True):
     sampled. Against a known 0 it is the probability of so many right outcomes at rate 0: 0.0 if there was one."""
     rule: str
     """Name of the pairing rule that picked it."""
+    original_step: str = ""
+    """What stood in the place of the first wrong step before an error was put there (`paths=injected`); empty where the
+    error is the actor's own."""
+    error_type: str = ""
+    """Kind of error that was asked for; empty where none was."""
 
     @property
     def steps(self) -> tuple[str, ...]:

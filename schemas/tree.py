@@ -37,6 +37,52 @@ class Node(Record):
     """Probability of the step among its siblings where the policy gave one."""
 
 
+class Edit(Record):
+    """A step of a right path that was to be written anew with an error in it (`paths=injected`), and how that went."""
+
+    original: int
+    """Index of the node whose step it is."""
+    node: int | None
+    """Index of the node that holds the changed step, a sibling of `original`; None where no rewriting was usable."""
+    how: str
+    """`edit`, `hot` or `hint`: see `mcts.injected`."""
+    error_type: str
+    """Name of the error that was asked for; empty where none was named."""
+    state: str
+    """`proved`, then `node` is flawed; else why it is not, from `mcts.injected.EDIT_STATES`."""
+    unusable: tuple[str, ...] = ()
+    """Why rewritings before the one that was taken were none, from `mcts.injected.REWRITE_REJECTIONS`."""
+    original_estimate: Estimate = Estimate()
+    """Completions of the original step that the proof counts: those drawn after the step was picked."""
+    edited_estimate: Estimate = Estimate()
+    """Likewise of the changed step."""
+
+
+class Guess(Record):
+    """What a model said that a node is worth (`search.hybrid`). It served selection alone."""
+
+    node: int
+    value: int | None
+    """-100..100; None where the reply could not be read."""
+    reason: str
+    advice: str = ""
+    """What the rollouts from this node were told of its siblings; empty where they were told nothing. Those that were
+    told something are no direct ones."""
+
+
+class Debate(Record):
+    """How a tree's last candidates were argued about (`search.hybrid.debaters`)."""
+
+    candidates: tuple[int, ...]
+    """Terminal nodes with different answers."""
+    arguments: tuple[str, ...]
+    """In the order in which they were heard: each round's debaters in turn."""
+    choices: tuple[int | None, ...]
+    """For each argument the index among the candidates that it is for; None where it could not be read."""
+    chosen: int | None
+    """Terminal node for which most debaters spoke last; None where two had as many."""
+
+
 class Tree(Record):
     """All rollouts of one problem merged by equal steps."""
 
@@ -47,7 +93,8 @@ class Tree(Record):
     settings_digest: str
     """Digest of the search settings."""
     stopped: str
-    """Why the search ended: `budget`, `easy`, `hopeless`, `nothing_scored`, `searches`; `given` where none was."""
+    """Why the search ended: `budget`, `easy`, `hopeless`, `nothing_scored`, `searches`; `given` where none was. Other
+    sources of paths than a search have words of their own, see `docs/paths.md`."""
     calls: int
     """Model requests."""
     rollouts: int
@@ -55,7 +102,13 @@ class Tree(Record):
     completion_tokens: int
     """Tokens sampled for this tree."""
     dropped_tokens: int
-    """Of those, tokens in no node of the tree: samples that came back failed or empty."""
+    """Of those, tokens in no node of the tree: samples that came back failed or empty, rewritings that were none."""
+    edits: tuple[Edit, ...] = ()
+    """Errors that were put into steps of it; empty unless `paths=injected`."""
+    guesses: tuple[Guess, ...] = ()
+    """What a model said of nodes; empty unless `search.hybrid` asks one."""
+    debate: Debate | None = None
+    """How a debate of its solutions went; None where there was none."""
 
     def path(self, node: int) -> tuple[int, ...]:
         """Indices from the root's child down to `node`; empty for the root."""
@@ -68,6 +121,10 @@ class Tree(Record):
     def steps(self, node: int) -> tuple[str, ...]:
         """Step texts from the root's child down to `node`."""
         return tuple(self.nodes[i].step for i in self.path(node))
+
+    def is_flawed(self, node: int) -> bool:
+        """Whether a step up to `node` is known to be wrong: no right path leads on from there, whatever the answer."""
+        return any(self.nodes[i].flawed for i in self.path(node))
 
     def terminals(self) -> Iterator[int]:
         """Indices of terminal nodes, in order of creation."""

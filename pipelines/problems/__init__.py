@@ -1,17 +1,18 @@
 """Where problems come from: reasoning-gym, files, and data sets of the Hugging Face Hub."""
 
 import contextlib
-from collections import Counter
 from collections.abc import Generator, Iterator
 
 from pipelines.problems.base import (
     REASONS,
     Columns,
     FileProblems,
+    GivenProblems,
     GymProblems,
     HubProblems,
     ProblemError,
     Reason,
+    none_usable,
 )
 from pipelines.problems.files import read_files
 from pipelines.problems.gym import read_gym
@@ -19,13 +20,14 @@ from pipelines.problems.hub import read_hub
 from pipelines.problems.simulated import SimulatedProblems, read_simulated
 from schemas import Problem, Rejection
 
-ProblemSource = GymProblems | FileProblems | HubProblems | SimulatedProblems
+ProblemSource = GymProblems | FileProblems | HubProblems | SimulatedProblems | GivenProblems
 """Settings of a source; `kind` tells which. A new source is a settings record here and a case in `read_problems`."""
 
 __all__ = [
     "REASONS",
     "Columns",
     "FileProblems",
+    "GivenProblems",
     "GymProblems",
     "HubProblems",
     "ProblemError",
@@ -53,31 +55,34 @@ def read_problems(settings: ProblemSource) -> Iterator[Problem | Rejection]:
             yield from read_hub(settings)
         case SimulatedProblems():
             yield from read_simulated(settings)
+        case GivenProblems():
+            return
 
 
 def check_problems(settings: ProblemSource) -> None:
     """Reads up to the first usable problem, so that nothing is started for a source that has none.
 
+    `GivenProblems` has none of its own; `pipelines.problems.given` looks at the files.
+
     Raises:
       ProblemError: as `read_problems`, or there is no usable row; says why the rows are not.
     """
-    reasons: Counter[str] = Counter()
-    first = ""
+    if isinstance(settings, GivenProblems):
+        return
+    rejections: list[Rejection] = []
     elements = read_problems(settings)
     assert isinstance(elements, Generator), elements
     with contextlib.closing(elements):
         for element in elements:
             if isinstance(element, Problem):
                 return
-            reasons[element.reason] += 1
-            first = first or element.detail
+            rejections.append(element)
     place = _place(settings)
-    if not reasons:
+    if not rejections:
         skipped = settings.skip if isinstance(settings, FileProblems | HubProblems) else 0
         after = f" after the first {skipped} (problems.skip)" if skipped else ""
         raise ProblemError(f"{place} holds no row{after}; choose one that does")
-    counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-    raise ProblemError(f"{place} holds no usable row among {reasons.total()} ({counts}); first: {first}")
+    raise none_usable(place, rejections)
 
 
 def _place(settings: ProblemSource) -> str:

@@ -3,7 +3,8 @@
 import dataclasses
 import decimal
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
@@ -41,10 +42,14 @@ Reason = Literal[
     "invalid_surrogates",
     "null_bytes",
     "gold_not_scorable",
+    "no_solution",
+    "bad_solution",
+    "bad_label",
+    "gold_contradicted",
     "contaminated",
     "near_duplicate",
 ]
-"""Why a row is no problem."""
+"""Why a row is no problem, or no solution of one."""
 
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
@@ -63,6 +68,15 @@ _ENCODER = msgspec.json.Encoder(decimal_format="number")
 
 class ProblemError(UserError):
     """The source as a whole cannot be used. One line: which setting, what was found, what to do."""
+
+
+def none_usable(place: str, rejections: Sequence[Rejection]) -> ProblemError:
+    """The error of a source whose rows are all unfit: how many for which reason, and the first of them."""
+    reasons = Counter(each.reason for each in rejections)
+    counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    return ProblemError(
+        f"{place} holds no usable row among {len(rejections)} ({counts}); first: {rejections[0].detail}"
+    )
 
 
 class Columns(Record, frozen=True, kw_only=True):
@@ -88,8 +102,9 @@ class Tabular(Record, frozen=True, kw_only=True):
     """What sources of rows have in common."""
 
     columns: Columns = Columns()
-    domain: Literal["math", "choice", "exact", "code"] = "math"
-    """Checker of the answers. In `code` the answer is the tests, and a list of them is joined by newlines."""
+    domain: Literal["math", "choice", "exact", "code", "command"] = "math"
+    """Checker of the answers. In `code` the answer is the tests, and a list of them is joined by newlines; in `command`
+    whatever the run's checker.command wants to know of the problem."""
     source: str = ""
     """`Problem.source`; empty: the file's name, or the data set's."""
     answer_pattern: str | None = None
@@ -137,6 +152,10 @@ class HubProblems(Tabular, frozen=True, tag_field="kind", tag="hub", kw_only=Tru
     """Commit, branch or tag on the Hub. None: the newest."""
 
 
+class GivenProblems(Record, frozen=True, tag_field="kind", tag="given", kw_only=True):
+    """No source of its own: the problems come from the files of `paths=given`, with their solutions."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One row as the source has it, or why it could not even be read."""
@@ -159,8 +178,8 @@ class Row:
         return f"{self.source} {self.unit} {self.number}"
 
 
-class _Unfit(Exception):
-    """A row that is no problem."""
+class Unfit(Exception):
+    """A row that is no problem, or no solution of one."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
@@ -225,14 +244,14 @@ def read_rows(rows: Iterable[Row], settings: Tabular) -> Iterator[Problem | Reje
         problem_id = ""
         try:
             if row.reason is not None:
-                raise _Unfit(row.reason, row.detail)
-            problem = _problem(row, settings)
+                raise Unfit(row.reason, row.detail)
+            problem = problem_of(row, settings)
             problem_id = problem.id
             if problem_id in seen:
-                raise _Unfit("duplicate_id", f"id {brief(problem_id)} was already at {seen[problem_id]}")
+                raise Unfit("duplicate_id", f"id {brief(problem_id)} was already at {seen[problem_id]}")
             seen[problem_id] = row.where
             yield problem
-        except _Unfit as unfit:
+        except Unfit as unfit:
             yield Rejection(
                 stage="ReadProblems",
                 key=f"{row.source}:{row.number}",
@@ -242,7 +261,12 @@ def read_rows(rows: Iterable[Row], settings: Tabular) -> Iterator[Problem | Reje
             )
 
 
-def _problem(row: Row, settings: Tabular) -> Problem:
+def problem_of(row: Row, settings: Tabular) -> Problem:
+    """The problem of one row.
+
+    Raises:
+      Unfit: it is none.
+    """
     columns = settings.columns
     source = settings.source or row.source
     question = _question(row.values, columns.question, settings.max_question_chars)
@@ -263,16 +287,16 @@ def _problem(row: Row, settings: Tabular) -> Problem:
 
 def _question(values: Mapping[str, Any], column: str, max_chars: int) -> str:
     if column not in values:
-        raise _Unfit("missing_question", f"no key {column!r}, expected text; it has {brief(list(values))}")
+        raise Unfit("missing_question", f"no key {column!r}, expected text; it has {brief(list(values))}")
     question = values[column]
     if question is None:
-        raise _Unfit("null_question", f"{column!r} is null, expected text")
+        raise Unfit("null_question", f"{column!r} is null, expected text")
     if not isinstance(question, str):
-        raise _Unfit("question_not_text", f"{column!r} is {brief(question)}, expected text")
+        raise Unfit("question_not_text", f"{column!r} is {brief(question)}, expected text")
     if not question.strip():
-        raise _Unfit("empty_question", f"{column!r} is {brief(question)}, expected text")
+        raise Unfit("empty_question", f"{column!r} is {brief(question)}, expected text")
     if len(question) > max_chars:
-        raise _Unfit(
+        raise Unfit(
             "question_too_long",
             f"{column!r} has {len(question)} characters, expected at most {max_chars} (problems.max_question_chars)",
         )
@@ -282,18 +306,18 @@ def _question(values: Mapping[str, Any], column: str, max_chars: int) -> str:
 def _answer(values: Mapping[str, Any], settings: Tabular) -> str:
     column, pattern = settings.columns.answer, settings.answer_pattern
     if column not in values:
-        raise _Unfit("missing_answer", f"no key {column!r}, expected text or a number; it has {brief(list(values))}")
+        raise Unfit("missing_answer", f"no key {column!r}, expected text or a number; it has {brief(list(values))}")
     if values[column] is None:
-        raise _Unfit("null_answer", f"{column!r} is null, expected text or a number")
+        raise Unfit("null_answer", f"{column!r} is null, expected text or a number")
     value = _tests(values[column]) if settings.domain == "code" else values[column]
-    answer = _clean(_scalar(value, column), column)
+    answer = _clean(scalar(value, column), column)
     if pattern is not None and answer.strip():
         match = re.search(pattern, answer)
         if match is None:
-            raise _Unfit("answer_pattern_no_match", f"{column!r} is {brief(answer)}, expected a match of {pattern!r}")
+            raise Unfit("answer_pattern_no_match", f"{column!r} is {brief(answer)}, expected a match of {pattern!r}")
         answer = match.group(1) or ""
     if not answer.strip():
-        raise _Unfit("empty_answer", f"{column!r} is {brief(values[column])}, expected an answer")
+        raise Unfit("empty_answer", f"{column!r} is {brief(values[column])}, expected an answer")
     return answer.strip()
 
 
@@ -304,32 +328,36 @@ def _tests(value: Any) -> Any:
 
 def _id(values: Mapping[str, Any], column: str) -> str:
     if values.get(column) is None:
-        raise _Unfit("missing_id", f"no value in {column!r}, expected an id in every row (or problems.columns.id=null)")
+        raise Unfit("missing_id", f"no value in {column!r}, expected an id in every row (or problems.columns.id=null)")
     try:
-        text = _scalar(values[column], column)
-    except _Unfit as unfit:
-        raise _Unfit("missing_id", unfit.detail) from None
+        text = scalar(values[column], column)
+    except Unfit as unfit:
+        raise Unfit("missing_id", unfit.detail) from None
     text = _clean(text, column).strip()
     if not text:
-        raise _Unfit("missing_id", f"{column!r} is empty, expected an id in every row (or problems.columns.id=null)")
+        raise Unfit("missing_id", f"{column!r} is empty, expected an id in every row (or problems.columns.id=null)")
     if len(text) > _MAX_ID_CHARS:
         # Every row that is made of a problem bears its id.
-        raise _Unfit("id_too_long", f"{column!r} has {len(text)} characters, expected at most {_MAX_ID_CHARS}")
+        raise Unfit("id_too_long", f"{column!r} has {len(text)} characters, expected at most {_MAX_ID_CHARS}")
     return text
 
 
-def _scalar(value: Any, column: str) -> str:
-    """Text as it is, a number as plain decimal text (`72.0` → `72`, `1e3` → `1000`), a truth value as in JSON."""
+def scalar(value: Any, column: str) -> str:
+    """Text as it is, a number as plain decimal text (`72.0` → `72`, `1e3` → `1000`), a truth value as in JSON.
+
+    Raises:
+      Unfit: it is none of these.
+    """
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
     if not isinstance(value, int | float | decimal.Decimal):
-        raise _Unfit("answer_not_scalar", f"{column!r} is {brief(value)}, expected text or a number")
+        raise Unfit("answer_not_scalar", f"{column!r} is {brief(value)}, expected text or a number")
     number = decimal.Decimal(repr(value)) if isinstance(value, float) else decimal.Decimal(value)
     # A few characters such as 1e999999999 would otherwise become a gigabyte of zeros.
     if not number.is_finite() or abs(number.adjusted()) > _MAX_EXPONENT:
-        raise _Unfit("answer_not_finite", f"{column!r} is {brief(value)}, expected a number below 1e{_MAX_EXPONENT}")
+        raise Unfit("answer_not_finite", f"{column!r} is {brief(value)}, expected a number below 1e{_MAX_EXPONENT}")
     text = format(number, "f")
     text = text.rstrip("0").rstrip(".") if "." in text else text
     return "0" if text == "-0" else text
@@ -337,11 +365,11 @@ def _scalar(value: Any, column: str) -> str:
 
 def _clean(text: str, column: str) -> str:
     if "\0" in text:
-        raise _Unfit("null_bytes", f"{column!r} is {brief(text)}, expected text without U+0000")
+        raise Unfit("null_bytes", f"{column!r} is {brief(text)}, expected text without U+0000")
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise _Unfit(
+        raise Unfit(
             "invalid_surrogates",
             f"{column!r} has half a surrogate pair at character {error.start}, expected whole characters",
         ) from None
@@ -353,7 +381,7 @@ def _metadata(values: Mapping[str, Any], names: tuple[str, ...]) -> str:
     try:
         return _ENCODER.encode(kept).decode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise _Unfit("metadata_not_json", f"columns {brief(list(kept))} cannot be written as JSON: {error}") from None
+        raise Unfit("metadata_not_json", f"columns {brief(list(kept))} cannot be written as JSON: {error}") from None
 
 
 def _images(values: Mapping[str, Any], folder: Path | None, settings: Tabular) -> tuple[Image, ...]:
@@ -363,4 +391,4 @@ def _images(values: Mapping[str, Any], folder: Path | None, settings: Tabular) -
     try:
         return read_images(values.get(column), folder, column, settings.max_image_bytes)
     except ImageError as error:
-        raise _Unfit("bad_image", str(error)) from None
+        raise Unfit("bad_image", str(error)) from None

@@ -8,17 +8,46 @@ from annotators.wording import near_duplicates
 from pipelines.problems.base import ALIASES, ProblemError, Reason, Row
 from pipelines.problems.files import ENDINGS
 from pipelines.problems.formats import READERS, DataFile, Format, open_parquet
-from pipelines.problems.questions import Match, TestQuestions, same
+from pipelines.problems.questions import PROSE, Match, TestQuestions, asked
 from schemas import Problem, Record, Rejection, digest
 
 _HEAD_BYTES = 2**16
-_PROSE = ("math", "choice", "exact")
-"""Domains whose questions are sentences and formulas. In others a question may be a maze, a grid or a program, where
-each space and capital letter counts."""
+
+
+class ContaminationSettings(Record):
+    """Whether problems are left out that the actor has memorised. Each is counted as a rejection of SiftProblems.
+
+    Self-Critique of arXiv 2510.09259: the actor solves a problem greedily, then once more, shown its first way and
+    asked to criticise it and take another. A memorised problem gives the same narrow path both times, which shows in
+    how like the two sequences of token entropies are (`annotators.narrowness`).
+    """
+
+    threshold: float | None = None
+    """Likeness, 0..1, from which on a problem counts as memorised; None asks for nothing and leaves nothing out. The
+    source has no threshold, it ranks: take one from problems that the model cannot have seen. 0 leaves out every
+    problem that has a likeness, and so writes each one's down."""
+    max_tokens: int = 512
+    """Of the first solution; twice as many of the second, as in the source, where it is 4096."""
+    top_logprobs: int = 20
+    """Likeliest tokens that an entropy is taken over: what servers give that nobody has told to give more. The source
+    has 50."""
+    template: str = "solve_again"
+    """Prompt for the second solution; gap `{sections}`: problem and first solution. Ours: it asks for a criticism, as
+    the source describes the method; the source's own prompt asks for another way only."""
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise ValueError(f"threshold must lie in 0..1 (null is off), got {self.threshold}")
+        for name in ("max_tokens", "top_logprobs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
 class HygieneSettings(Record):
-    """Which problems are left out because of what they ask. Each is counted as a rejection of ReadProblems."""
+    """Which problems are left out because of what they ask. Each is counted as a rejection of ReadProblems.
+
+    Those of `contamination` are counted as rejections of SiftProblems.
+    """
 
     test_sets: tuple[str, ...] = ()
     """Files (JSON Lines, JSON, CSV, Parquet) with test questions, or folders of them. A problem with a question of
@@ -38,6 +67,8 @@ class HygieneSettings(Record):
     max_likeness: float = 0.9
     """Jaccard index of the runs of three words at which `near` holds; one changed number in a question of up to 60
     words stays below 0.9."""
+    contamination: ContaminationSettings = ContaminationSettings()
+    """Which of those that are left the actor has memorised; off by default. Asks the actor."""
 
     def __post_init__(self) -> None:
         if self.run_words < 1:
@@ -88,7 +119,7 @@ def _without_same(items: Iterable[Problem | Rejection]) -> Iterator[Problem | Re
         if isinstance(item, Rejection):
             yield item
             continue
-        question = same(item.question) if item.domain in _PROSE else item.question.strip()
+        question = asked(item.question, item.domain)
         earlier = seen.setdefault(digest(question, _pictures(item)), item.id)
         yield item if earlier == item.id else _duplicate(item, earlier)
 
@@ -96,7 +127,7 @@ def _without_same(items: Iterable[Problem | Rejection]) -> Iterator[Problem | Re
 def _without_near(items: list[Problem | Rejection], max_likeness: float) -> Iterator[Problem | Rejection]:
     groups: dict[str, list[tuple[str, str]]] = {}
     for item in items:
-        if isinstance(item, Problem) and item.domain in _PROSE:
+        if isinstance(item, Problem) and item.domain in PROSE:
             groups.setdefault(_pictures(item), []).append((item.question, item.id))
     repeats: dict[str, str] = {}
     for group in groups.values():

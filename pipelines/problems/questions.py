@@ -3,9 +3,9 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from schemas import Record
+from schemas import Problem, Record, Rejection
 
 _SPACING = re.compile(
     r"\\(?:[,;:! ~()\[\]]|quad\b|qquad\b|left\b|right\b|displaystyle\b|limits\b|(?:math|text)(?:rm|bf|it|sf|tt)?\b)|~"
@@ -48,6 +48,33 @@ def same(question: str) -> str:
     Spaces between words do not count in it, for one set writes `jx^2` and the next `j x^{2}`; between numbers they do.
     """
     return _BETWEEN.sub("", " ".join(words(question))) or " ".join(question.split())
+
+
+PROSE = ("math", "choice", "exact")
+"""Domains whose questions are sentences and formulas. In others a question may be a maze, a grid or a program, where
+each space and capital letter counts."""
+
+
+def asked(question: str, domain: str) -> str:
+    """A key that problems of a domain share if and only if they ask the same: by `same`, or to the letter."""
+    return same(question) if domain in PROSE else question.strip()
+
+
+def by_question(items: Iterable[Problem | Rejection]) -> dict[str, Problem | None]:
+    """Problems by what they ask, for `lender_of`; None where a question comes with two answers or other pictures."""
+    known: dict[str, Problem | None] = {}
+    for item in items:
+        if isinstance(item, Problem):
+            key = asked(item.question, item.domain)
+            before = known.setdefault(key, item)
+            if before is None or (before.answer, before.images) != (item.answer, item.images):
+                known[key] = None
+    return known
+
+
+def lender_of(known: Mapping[str, Problem | None], question: str) -> Problem | None:
+    """The one problem that asks a question whose domain is not known; None where there is none."""
+    return known.get(same(question)) or known.get(question.strip())
 
 
 class Match(Record):

@@ -79,6 +79,12 @@ def test_equal_trees_give_equal_pairs_and_each_pair_has_its_own_id():
     assert len({pair.id for pair in pairs}) == len(pairs) == 2
 
 
+def test_a_tree_of_which_no_path_is_wanted_says_so():
+    rejection = rejection_of(make_tree(ENDS, GOOD), max_pairs=0, max_alone=0)
+    assert rejection.reason == "not_wanted"
+    assert rejection.detail == "pairing.max_pairs and pairing.max_alone are 0"
+
+
 HARD_ALONE = {"rule": "hard_but_solvable", "max_alone": 0}
 UNSURE = {"": (8, 8), "a": (8, 8), "a x": (0, 2), "a b": (3, 4), "a b c": (8, 8)}
 
@@ -129,7 +135,7 @@ def test_a_tree_without_a_path_says_why(reason, ends, rates, detail):
 
 def test_every_reason_is_shown_here():
     cases = test_a_tree_without_a_path_says_why.pytestmark[0].args[1]
-    assert tuple(case[0] for case in cases) == PAIR_REJECTIONS
+    assert ("not_wanted", *(case[0] for case in cases)) == PAIR_REJECTIONS
 
 
 def test_the_reason_is_that_of_the_candidate_that_came_furthest():

@@ -8,8 +8,9 @@ from worlds import make_verifier
 
 from mcts.base import Rollout
 from mcts.pairing import PairSettings, pair_paths
-from mcts.samples import SampleSettings, tree_source
+from mcts.samples import SampleSettings
 from mcts.settings import SearchSettings
+from mcts.sources import tree_source
 from schemas import PathPair
 
 RIGHT = ("Step 1: add\n", "Step 2: four\n", "Answer: 8\n")
