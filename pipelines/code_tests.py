@@ -18,6 +18,7 @@ import contextlib
 import dataclasses
 import importlib
 import os
+import re
 import sys
 import types
 from collections.abc import Iterable, Mapping
@@ -27,9 +28,12 @@ import msgspec
 
 from mcts.answers import Check, unscored
 from pipelines import sandbox
+from schemas import readable
 
 TOKEN_BYTES = 16
-_MAX_VERDICT = 64
+_MAX_DETAIL = 400
+_MAX_VERDICT = 64 + _MAX_DETAIL
+_ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{4,}\b")
 _CHECKS: dict[bytes, Check] = {
     b"correct": Check(outcome="correct"),
     b"incorrect": Check(outcome="incorrect"),
@@ -52,8 +56,11 @@ def read_check(answer: str, result: int, token: bytes) -> Check | None:
     None where it ended without a verdict, or wrote something that does not bear the token.
     """
     content = os.read(result, _MAX_VERDICT)
-    check = _CHECKS.get(content.removeprefix(token)) if content.startswith(token) else None
-    return None if check is None else msgspec.structs.replace(check, answer=answer)
+    verdict, _, said = content.removeprefix(token).partition(b"\n")
+    check = _CHECKS.get(verdict) if content.startswith(token) else None
+    # Where an object lies in memory is another one in every run.
+    detail = _ADDRESS.sub("0x0", readable(said.decode(errors="replace"))).rstrip(": ")
+    return None if check is None else msgspec.structs.replace(check, answer=answer, detail=detail)
 
 
 def judge(answer: str, gold: str, metadata: str, *, secret: int, result: int) -> NoReturn:
@@ -105,7 +112,7 @@ class _Builtins(dict[str, Any]):
 
 
 def _run(answer: str, tests: _Tests) -> bytes:
-    run, anything, no_memory, leaving = exec, BaseException, MemoryError, SystemExit
+    run, anything, no_memory, leaving, describe = exec, BaseException, MemoryError, SystemExit, _describe
     solution = types.ModuleType("solution")
     names = solution.__dict__
     found = _Builtins(vars(builtins) | {"__import__": _importer(tests.modules)}, names)
@@ -128,9 +135,21 @@ def _run(answer: str, tests: _Tests) -> bytes:
         return b"crashed"
     except leaving as error:
         return b"incorrect" if _is_from_solution(error.__traceback__) else b"gold_unreadable"
-    except anything:
-        return b"incorrect"
+    except anything as error:
+        return b"incorrect\n" + describe(error)
     return b"correct"
+
+
+def _describe(error: BaseException, kind: Any = type, anything: Any = BaseException) -> bytes:
+    """The error's kind and message.
+
+    The message may come from the solution's own code. It can make nothing of the verdict that stands before it: what is
+    returned are bytes, whatever that code answers. Builtins are bound here, for the solution may have taken them away.
+    """
+    try:
+        return f"{kind(error).__name__}: {error}".encode("utf-8", "replace")[:_MAX_DETAIL]
+    except anything:
+        return b""
 
 
 def _is_from_solution(trace: types.TracebackType | None) -> bool:

@@ -1,0 +1,100 @@
+"""Rows of dialogues: which there are, what stands in them, and that rejected ones have none."""
+
+import pytest
+
+from annotators.dialogue_rows import dialogue_rows
+from annotators.exports import ExportSettings
+from annotators.rounds import RowKind
+from schemas import Dialogue, DistillRow, Estimate, Record, RefineChatRow, RefineRow
+from tests.annotators.made_dialogues import RIGHT, WORSE, WRONG, attempt, dialogue, told
+from tests.annotators.made_exports import CONTEXT
+
+ALL: tuple[RowKind, ...] = ("refine_chat", "refine", "distill", "feedback")
+SOLVED = dialogue(
+    (attempt(WORSE), told("Look at step 1.")),
+    (attempt(WRONG), told("Not [masked].", masked=("20",))),
+    (attempt(RIGHT, "correct"), None),
+)
+
+
+def rows_of(item: Dialogue, *kinds: RowKind) -> list[Record]:
+    return list(dialogue_rows(item, kinds or ALL, ExportSettings(), CONTEXT))
+
+
+def test_the_conversation_ends_in_the_right_attempt_on_which_alone_the_loss_is_taken():
+    (row,) = rows_of(SOLVED, "refine_chat")
+    assert isinstance(row, RefineChatRow)
+    assert [message.role for message in row.messages] == ["user", "assistant", "user", "assistant", "user", "assistant"]
+    assert [message.content for message in row.messages] == [
+        "Solve.\nCalculate 7 + 8 + 5.\n",
+        "".join(WORSE),
+        "Look at step 1.\nAgain.",
+        "".join(WRONG),
+        "Not [masked].\nAgain.",
+        "".join(RIGHT),
+    ]
+    assert row.prompt == row.messages[:-1]
+    assert row.completion == row.messages[-1:]
+    assert (row.first_outcome, row.second_outcome) == ("incorrect", "correct")
+
+
+def test_each_round_is_a_row_with_both_outcomes_and_its_one_second_solution_as_an_estimate():
+    first, second = (row for row in rows_of(SOLVED, "refine") if isinstance(row, RefineRow))
+    assert (first.first_answer, first.critique, first.second_answer) == (
+        "".join(WORSE), "Look at step 1.", "".join(WRONG),
+    )  # fmt: skip
+    assert (first.first_outcome, first.second_outcome, first.transition_reward) == ("incorrect", "incorrect", 0.0)
+    assert (second.first_outcome, second.second_outcome, second.transition_reward) == ("incorrect", "correct", 1.0)
+    assert second.with_critique == Estimate(correct=1, scored=1)
+    assert second.without_critique == Estimate()
+
+
+def test_distillation_goes_from_the_problem_to_what_feedback_led_to():
+    (row,) = rows_of(SOLVED, "distill")
+    assert isinstance(row, DistillRow)
+    assert (row.task, row.round, row.outcome_before, row.outcome_after) == ("solve", 2, "incorrect", "correct")
+    assert [message.content for message in row.messages] == ["Solve.\nCalculate 7 + 8 + 5.\n", "".join(RIGHT)]
+    assert row.origin.root_estimate == Estimate(correct=1, scored=8)
+
+
+def test_nobody_learns_to_write_a_mask():
+    (row,) = rows_of(SOLVED, "feedback")
+    assert isinstance(row, DistillRow)
+    assert (row.task, row.round, row.completion[0].content) == ("feedback", 0, "Look at step 1.")
+    assert "".join(WORSE).splitlines()[0] in row.prompt[0].content
+    peeking = dialogue((attempt(), told("The reference solution adds first.")), (attempt(RIGHT, "correct"), None))
+    assert rows_of(peeking, "feedback") == []
+    by_rule = dialogue((attempt(), told(by_model=False)), (attempt(RIGHT, "correct"), None))
+    assert rows_of(by_rule, "feedback") == []
+
+
+def test_a_right_attempt_that_stays_right_is_not_distilled():
+    kept = dialogue((attempt(RIGHT, "correct"), told()), (attempt(RIGHT, "correct"), None), ended="max_rounds")
+    assert rows_of(kept, "distill") == []
+    assert [row.transition_reward for row in rows_of(kept, "refine") if isinstance(row, RefineRow)] == [0.2]
+
+
+@pytest.mark.parametrize("ended", ["leaks_answer", "no_feedback"])
+def test_a_rejected_dialogue_has_no_row_even_of_its_rounds_before(ended):
+    rejected = dialogue(
+        (attempt(WORSE), told()), (attempt(RIGHT, "correct"), told()), (attempt(WRONG), None), ended=ended
+    )
+    assert rows_of(rejected) == []
+
+
+def test_a_first_attempt_that_is_right_and_a_last_one_that_is_wrong_give_no_conversation():
+    assert rows_of(dialogue((attempt(RIGHT, "correct"), None)), "refine_chat") == []
+    lost = dialogue((attempt(), told()), (attempt(WORSE), None), ended="max_rounds")
+    assert rows_of(lost, "refine_chat") == []
+
+
+def test_what_nobody_could_score_is_in_no_row():
+    unknown = dialogue((attempt(), told()), (attempt(("hm",), "unscored"), None), ended="unscored")
+    assert rows_of(unknown) == []
+
+
+def test_only_what_is_wanted_is_made():
+    assert {type(row) for row in rows_of(SOLVED)} == {RefineChatRow, RefineRow, DistillRow}
+    assert list(dialogue_rows(SOLVED, (), ExportSettings(), CONTEXT)) == []
+    ids = [row.id for row in rows_of(SOLVED)]  # type: ignore[attr-defined]
+    assert len(set(ids)) == len(ids) == 5
