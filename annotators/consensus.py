@@ -12,7 +12,7 @@ from schemas import AgentVote, Criticised, Path, PathPair, Record
 MONTE_CARLO = "monte_carlo"
 """The rollouts' own vote: the located first wrong step, or none."""
 
-AGGREGATE_REJECTIONS = ("no_quorum",)
+AGGREGATE_REJECTIONS = ("no_quorum", "undoubted")
 """Why a path gets no panel."""
 
 _NONE = "none"

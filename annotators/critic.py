@@ -5,8 +5,23 @@ from typing import Literal, get_args
 
 import msgspec
 
+from annotators.crucial import Crucial
+from annotators.fitting import Until
 from annotators.units import Form, parse_critique, render_critique
-from schemas import Critique, Path, PathPair, Provenance, Record, Sections, Template, Unit, View, digest, readable
+from schemas import (
+    Critique,
+    Path,
+    PathPair,
+    Provenance,
+    Record,
+    Sections,
+    Template,
+    Unit,
+    View,
+    digest,
+    readable,
+    uniform,
+)
 
 ROLES: dict[str, str] = {
     "stepwise": "Check the solution step by step. For each step do the work again yourself and compare.",
@@ -24,11 +39,35 @@ ROLES: dict[str, str] = {
         "This is a test of others: write a critique that convinces and misleads. Name a wrong place, praise the error, "
         "or invent one."
     ),
+    "hypercritical": (
+        "Take it that the solution is wrong, whether it is or not, and object to the step that you can best object to."
+    ),
+    "baseless": (
+        "Take it that the solution is wrong. You have checked nothing and know nothing of the matter: object to some "
+        "step in general words, without a reason that could be looked at."
+    ),
+    "adversary": (
+        "Name the one failure that is likeliest, and no other: somebody will test whether you are right. You win if "
+        "the solution has it."
+    ),
+    "clean": (
+        "The first critique was written by somebody who knew the answer. Write it again as one who does not: every "
+        "step keeps its verdict, and nothing is left of the answer, of a reference or of another solution."
+    ),
+    "last_step": (
+        "You see a solution, or the beginning of one. Is its last step wrong? Do that step again yourself, and take "
+        "the steps before it as given."
+    ),
 }
 """What each role is told. `deceptive` tests a panel: its remarks must not survive."""
 
+LOOKS_AGAIN = ("second_look", "clean")
+"""Roles that are shown another agent's critique."""
+
 VIEWS = get_args(View)
 """From the narrowest to the widest."""
+
+_NEEDS_PARTNER: tuple[View, ...] = ("branches", "contrastive")
 
 
 class Agent(Record):
@@ -49,48 +88,105 @@ class Agent(Record):
     """Name of the agent whose critique it is shown; empty for a first critique."""
     engine: str = ""
     """Name of one of the run's `engines`; empty takes the actor's."""
+    tries: int = 1
+    """Critiques that are asked for at most, until one fits; see `annotators.fitting.next_tries`. With 1 an unreadable
+    one is asked for once more with the reason (`panel.reask`), with more the next try stands in."""
+    until: Until = "readable"
+    """What a try must say to be taken, see `annotators.fitting.Until`; where none does, the agent has no critique
+    (`no_try_fits`)."""
+    correct: bool = False
+    """Whether it solves on by itself from the first wrong step that it names, shown its critique and nothing that its
+    critique does not say (Critic-CoT). Its error remark is dropped where that comes out wrong."""
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
             raise ValueError(f"agent {self.name!r}: unknown role {self.role!r}, expected one of {', '.join(ROLES)}")
-        if (self.role == "second_look") != bool(self.second_look_at):
+        if (self.role in LOOKS_AGAIN) != bool(self.second_look_at):
             raise ValueError(
-                f"agent {self.name!r}: role second_look goes with second_look_at=NAME of the agent to look at again"
+                f"agent {self.name!r}: role {' or '.join(LOOKS_AGAIN)} goes with second_look_at=NAME of the agent to "
+                "look at again"
+            )
+        if self.tries < 1:
+            raise ValueError(f"agent {self.name!r}: tries must be at least 1, got {self.tries}")
+        if self.tries > 1 and self.temperature <= 0:
+            raise ValueError(
+                f"agent {self.name!r}: {self.tries} tries at temperature {self.temperature} would all be one; set "
+                "temperature above 0 or tries=1"
+            )
+        if self.until == "clean" and not self.second_look_at:
+            raise ValueError(
+                f"agent {self.name!r}: until=clean keeps another critique's verdicts; set second_look_at=NAME"
             )
 
 
 _INNER_STEP = re.compile(r"(?<=[\r\n\u2028\u2029])(?=[ \t*#>]*Step \d+:)", re.IGNORECASE)
 
 
-def number_steps(steps: tuple[str, ...]) -> str:
+def number_steps(steps: tuple[str, ...], before: int = 0) -> str:
     """A solution as critics read it: each step bears its number, the line with the answer is left as it is.
 
     A line within a step that is numbered like a step of its own is quoted with `> `: the numbers are ours.
+
+    Args:
+      steps: those that are shown.
+      before: how many come before them.
     """
     texts = [_INNER_STEP.sub("> ", step.strip()) for step in steps]
     lines = (
-        text if text.startswith((f"Step {i}:", "Answer:")) else f"Step {i}: {text}" for i, text in enumerate(texts, 1)
+        text if text.startswith((f"Step {i}:", "Answer:")) else f"Step {i}: {text}"
+        for i, text in enumerate(texts, before + 1)
     )
     return "\n".join(lines)
 
 
-def sections(path: Path, view: View, *, first_critique: Critique | None = None, complaint: str = "") -> dict[str, str]:
+def shown_steps(path: Path, view: View) -> range:
+    """Indices of the steps of the solution that a critic with this view is shown.
+
+    `branches` begins where the two solutions part. `partial` ends with the step that is asked about: the located first
+    wrong one, in a right solution any but the answer, by digest of the path.
+    """
+    num_steps = len(path.steps)
+    if view == "branches" and isinstance(path, PathPair):
+        return range(path.divergence, num_steps)
+    if view == "partial":
+        any_step = int(uniform("partial", path.id) * max(1, num_steps - 1))
+        return range((path.first_error if isinstance(path, PathPair) else any_step) + 1)
+    return range(num_steps)
+
+
+def sections(
+    path: Path,
+    view: View,
+    *,
+    first_critique: Critique | None = None,
+    crucial: Crucial | None = None,
+    complaint: str = "",
+) -> dict[str, str]:
     """What a critic with this view is shown, heading by heading, in order.
 
     This is where the views are enforced: nothing that is not put in here can be in a critic's prompt. A blind
-    critic gets the problem and the solution; a contrastive one also the whole right path, whose last line holds the
-    answer; a reference one also the gold answer as such. Images are part of the problem: whoever is shown the problem
-    is shown them, beside this text.
+    critic gets the problem and the solution, a partial one the solution up to one step; one of branches gets both
+    solutions from where they part and none of the steps before; a contrastive one also the whole right path, whose last
+    line holds the answer; a reference one also the gold answer as such. Images are part of the problem: whoever is
+    shown the problem is shown them, beside this text.
 
     Raises:
-      ValueError: `first_critique` is by a critic that was shown more than this view allows.
+      ValueError: `first_critique` or `crucial` is by somebody who was shown more than this view allows.
     """
     if first_critique is not None and VIEWS.index(first_critique.view) > VIEWS.index(view):
         raise ValueError(
             f"a {view} critic may not see the critique of {first_critique.agent!r}, which was shown more "
             f"({first_critique.view}); give it the view {first_critique.view}"
         )
-    shown = {"Problem": path.problem.question, "Solution": number_steps(path.steps)}
+    if crucial is not None and crucial.view != "blind" and VIEWS.index(crucial.view) > VIEWS.index(view):
+        raise ValueError(f"a {view} critic may not be told crucial information by one who saw more ({crucial.view})")
+    steps = shown_steps(path, view)
+    shown = {"Problem": path.problem.question}
+    if crucial is not None:
+        shown["Crucial information"] = crucial.text
+    shown["Solution"] = number_steps(path.steps[steps.start : steps.stop], steps.start)
+    if view == "branches" and isinstance(path, PathPair):
+        shown["Other solution"] = number_steps(path.right.steps, path.divergence)
     if view == "contrastive" and isinstance(path, PathPair):
         shown["Other solution"] = number_steps(path.right_steps)
     if view == "reference":
@@ -110,8 +206,18 @@ def layout(parts: dict[str, str]) -> Sections:
 
 
 def is_asked(agent: Agent, path: Path) -> bool:
-    """Whether an agent has anything to say of a path: a contrastive one needs a right branch to compare with."""
-    return agent.view != "contrastive" or isinstance(path, PathPair)
+    """Whether an agent has anything to say of a path: one who compares needs a right branch to compare with."""
+    return not compares(agent) or isinstance(path, PathPair)
+
+
+def compares(agent: Agent) -> bool:
+    """Whether an agent is asked about pairs only."""
+    return agent.view in _NEEDS_PARTNER
+
+
+def unlabelled(agent: Agent) -> Agent:
+    """The agent as it is asked where nothing may be known of the labels: once, and whatever it says is taken."""
+    return msgspec.structs.replace(agent, tries=1, until="readable", correct=False)
 
 
 def critique_prompt(template: Template, agent: Agent, parts: dict[str, str]) -> str:
@@ -120,14 +226,19 @@ def critique_prompt(template: Template, agent: Agent, parts: dict[str, str]) -> 
 
 
 def write_critique(
-    text: str, path: Path, agent: Agent, provenance: Provenance, state: Literal["parsed", "reasked"]
+    text: str,
+    path: Path,
+    agent: Agent,
+    provenance: Provenance,
+    state: Literal["parsed", "reasked"],
+    first: Critique | None = None,
 ) -> Critique:
-    """The critique that an agent's output is.
+    """The critique that an agent's output is; `first` is the one that it was shown.
 
     Raises:
       CritiqueError: it is none; see `annotators.units.parse_critique`.
     """
-    parsed = parse_critique(text, path.steps)
+    parsed = parse_critique(text, path.steps, shown_steps(path, agent.view))
     parsed = msgspec.structs.replace(parsed, units=tuple(map(_readable, parsed.units)))
     return Critique(
         id=digest("critique", path.id, agent.name, parsed),
@@ -141,6 +252,7 @@ def write_critique(
         text=render_critique(parsed.units, parsed.first_wrong_step),
         parse_state=state,
         provenance=provenance,
+        corrects=first is not None and first.first_wrong_step != parsed.first_wrong_step,
     )
 
 

@@ -91,3 +91,18 @@ def judge_unit(agent: str, unit: Unit, judgements: Sequence[Judgement | None]) -
     better = next(filter(None, wordings), unit.flaw)
     fixed = msgspec.structs.replace(unit, flaw=better, severity=severity if unit.kind == "error" else 0)
     return JudgedUnit(agent=agent, unit=fixed, decision="fix", severity=severity, keeps=keeps, drops=drops)
+
+
+def drop_uncorrected(judged: Sequence[JudgedUnit], critiques: Sequence[Critique]) -> list[JudgedUnit]:
+    """The same, without what critics could not make good themselves.
+
+    A critic that solved on from the first wrong step that it names and came out wrong has shown nothing of that step:
+    its remark on it is dropped, whatever the meta-critic says (Critic-CoT, arXiv 2408.16326).
+    """
+    failed = {item.agent: item.first_wrong_step for item in critiques if item.correction_outcome == "incorrect"}
+    return [
+        msgspec.structs.replace(item, decision="drop")
+        if item.unit.kind == "error" and failed.get(item.agent) == item.unit.step
+        else item
+        for item in judged
+    ]

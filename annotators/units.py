@@ -51,6 +51,9 @@ CRITIQUE_REJECTIONS = (
     "cut_off",
     "prompt_refused",
     "no_first_critique",
+    "no_crucial_information",
+    "no_try_fits",
+    "correction_unscored",
 )
 """Why a critic's output is no critique."""
 
@@ -86,7 +89,7 @@ def _compact(schema: dict[str, Any]) -> str:
 _TEXT = {"type": "string", "maxLength": 400}
 
 
-def critique_schema(steps: Sequence[str], form: Form) -> str:
+def critique_schema(steps: Sequence[str], form: Form, shown: range | None = None) -> str:
     """JSON Schema of a critique of a solution, for constrained decoding.
 
     Keys come in the order in which a model should think: what it finds when it does a step again, then what stands
@@ -96,13 +99,15 @@ def critique_schema(steps: Sequence[str], form: Form) -> str:
       steps: the solution's steps.
       form: `free`, or `walk`, with which a model can neither skip a step nor contradict itself; its schema grows with
         the square of the number of steps, so that a solution of more than 100 is left free.
+      shown: indices of the steps that the critic is shown; None for all.
     """
-    is_walk = form == "walk" and len(steps) <= _MOST_WALKED
-    return _compact(_walk_schema(steps) if is_walk else _free_schema(len(steps)))
+    shown = range(len(steps)) if shown is None else shown
+    is_walk = form == "walk" and len(shown) <= _MOST_WALKED
+    return _compact(_walk_schema(steps, shown) if is_walk else _free_schema(shown))
 
 
-def _free_schema(num_steps: int) -> dict[str, Any]:
-    step = {"type": "integer", "minimum": 1, "maximum": num_steps}
+def _free_schema(shown: range) -> dict[str, Any]:
+    step = {"type": "integer", "minimum": shown.start + 1, "maximum": shown.stop}
     properties = {
         "step": step,
         "flaw": _TEXT,
@@ -115,25 +120,27 @@ def _free_schema(num_steps: int) -> dict[str, Any]:
     unit = _object(properties, required=["step", "flaw", "kind"])
     return _object(
         {
-            "units": {"type": "array", "items": unit, "minItems": 1, "maxItems": num_steps + 4},
+            "units": {"type": "array", "items": unit, "minItems": 1, "maxItems": len(shown) + 4},
             "first_wrong_step": {"anyOf": [step, {"type": "null"}]},
             "verdict": {"enum": ["correct", "incorrect"]},
         }
     )
 
 
-def _walk_schema(steps: Sequence[str]) -> dict[str, Any]:
+def _walk_schema(steps: Sequence[str], shown: range) -> dict[str, Any]:
     """One alternative for each place of the first error, and one for none.
 
     In a step that is praised the flaw repeats what stands there, in one that is not it differs: doing the step again
     decides, and no critique can call a step wrong for being what it should be.
     """
-    walked = [step for step in steps if not step.lstrip().startswith("Answer:")] or list(steps)
+    part = steps[shown.start : shown.stop]
+    walked = [step for step in part if not step.lstrip().startswith("Answer:")] or list(part)
     texts = [_MARKER.sub("", step).strip() for step in walked]
 
     def unit(i: int, kind: str) -> dict[str, Any]:
         flaw = {"const": texts[i]} if kind == "praise" else _differing(texts[i])
-        return _object({"step": {"const": i + 1}, "flaw": flaw, "quote": {"const": texts[i]}, "kind": {"const": kind}})
+        step = {"const": shown.start + i + 1}
+        return _object({"step": step, "flaw": flaw, "quote": {"const": texts[i]}, "kind": {"const": kind}})
 
     def walk(wrong: int | None) -> dict[str, Any]:
         praised = [unit(i, "praise") for i in range(len(texts) if wrong is None else wrong)]
@@ -141,7 +148,7 @@ def _walk_schema(steps: Sequence[str]) -> dict[str, Any]:
         return _object(
             {
                 "units": {"type": "array", "prefixItems": units, "minItems": len(units), "maxItems": len(units)},
-                "first_wrong_step": {"const": None if wrong is None else wrong + 1},
+                "first_wrong_step": {"const": None if wrong is None else shown.start + wrong + 1},
                 "verdict": {"const": "correct" if wrong is None else "incorrect"},
             }
         )
@@ -218,8 +225,13 @@ def _json_object(text: str) -> bytes:
     return text[start : end + 1].encode("utf-8", "replace")
 
 
-def parse_critique(text: str, steps: Sequence[str]) -> Parsed:
+def parse_critique(text: str, steps: Sequence[str], shown: range | None = None) -> Parsed:
     """Reads what a critic wrote about a solution.
+
+    Args:
+      text: what it wrote.
+      steps: the solution's steps.
+      shown: indices of those that it was shown, and can speak of; None for all.
 
     Raises:
       CritiqueError: it is no JSON, breaks the schema, speaks of steps that are not there, quotes what is not in the
@@ -230,10 +242,12 @@ def parse_critique(text: str, steps: Sequence[str]) -> Parsed:
         parsed = msgspec.json.decode(_json_object(text), type=_CritiqueJson)
     except (msgspec.DecodeError, RecursionError) as error:
         raise CritiqueError("bad_schema", f"the JSON is not a critique: {error}") from error
-    units = tuple(_unit(unit, steps) for unit in parsed.units)
+    shown = range(len(steps)) if shown is None else shown
+    units = tuple(_unit(unit, steps, shown) for unit in parsed.units)
     first = parsed.first_wrong_step
-    if first is not None and not 1 <= first <= len(steps):
-        raise CritiqueError("step_out_of_range", f"first_wrong_step is {first}, there are steps 1 to {len(steps)}")
+    if first is not None and first - 1 not in shown:
+        there = f"there are steps {shown.start + 1} to {shown.stop}"
+        raise CritiqueError("step_out_of_range", f"first_wrong_step is {first}, {there}")
     if (first is None) != (parsed.verdict == "correct"):
         raise CritiqueError(
             "contradicts_itself", f"verdict {parsed.verdict!r} does not go with first_wrong_step {first}"
@@ -248,9 +262,12 @@ def parse_critique(text: str, steps: Sequence[str]) -> Parsed:
     return Parsed(units=units, first_wrong_step=None if first is None else first - 1, verdict=parsed.verdict)
 
 
-def _unit(unit: _UnitJson, steps: Sequence[str]) -> Unit:
+def _unit(unit: _UnitJson, steps: Sequence[str], shown: range) -> Unit:
     if not 1 <= unit.step <= len(steps):
         raise CritiqueError("step_out_of_range", f"a unit speaks of step {unit.step} of {len(steps)}")
+    if unit.step - 1 not in shown:
+        there = f"shown are steps {shown.start + 1} to {shown.stop}"
+        raise CritiqueError("step_out_of_range", f"a unit speaks of step {unit.step}, {there}")
     quote = _MARKER.sub("", unit.quote).strip()
     if _folded(quote) not in _folded(steps[unit.step - 1]):
         raise CritiqueError("quote_not_in_step", f"{quote[:120]!r} does not stand in step {unit.step}")

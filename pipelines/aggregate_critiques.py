@@ -6,18 +6,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
+import msgspec
 
 from annotators.composing import (
     Composition,
     compose_critique,
     compose_prompt,
+    settled_doubts,
     surviving_units,
     trim_composition,
     write_by_template,
 )
 from annotators.consensus import Consensus, reach_consensus
-from annotators.controls import choose_candidates, choose_placebos
-from annotators.judging import judge_prompt, judge_unit, units_by_agent, votes_needed
+from annotators.controls import choose_candidates, choose_placebos, shard_quota, undoubted_surplus
+from annotators.judging import drop_uncorrected, judge_prompt, judge_unit, units_by_agent, votes_needed
 from annotators.units import JUDGEMENT_SCHEMA, CritiqueError, Judgement, parse_judgement, render_unit
 from pipelines.engines.base import Request, Sampling
 from pipelines.settings import PanelSettings
@@ -49,6 +51,8 @@ class Weighed(Record):
     consensus: Consensus | None
     """None where no critique could be read."""
     placebo: str
+    is_surplus: bool = False
+    """Whether it is a right path that nobody doubted, beyond `panel.max_undoubted`."""
 
 
 @dataclasses.dataclass
@@ -75,7 +79,7 @@ class AggregateCritiques(beam.PTransform):
             criticised
             | "KeyByShard" >> beam.Map(self._key).with_output_types(tuple[int, Criticised])
             | "GatherShard" >> beam.GroupByKey()
-            | "WeighCritics" >> beam.FlatMap(weigh_critics).with_output_types(Weighed)
+            | "WeighCritics" >> beam.FlatMap(self._weigh).with_output_types(Weighed)
             # A shard is weighed by one worker; what follows is work for all of them.
             | "Spread" >> beam.Reshuffle()
             | beam.ParDo(stage.giving(Empanelled)).with_outputs(REJECTED, FAILED, main="kept")
@@ -84,12 +88,23 @@ class AggregateCritiques(beam.PTransform):
     def _key(self, criticised: Criticised) -> tuple[int, Criticised]:
         return shard_of(criticised.path.problem.id, self.num_shards), criticised
 
+    def _weigh(self, shard: tuple[int, Iterable[Criticised]]) -> Iterator[Weighed]:
+        index, criticised = shard[0], tuple(shard[1])
+        surplus: frozenset[str] = frozenset()
+        if self.panel.max_undoubted is not None:
+            heard = [item for item in criticised if len(item.critiques) >= self.panel.quorum]
+            surplus = undoubted_surplus(heard, shard_quota(self.panel.max_undoubted, index, self.num_shards))
+        for weighed in weigh_critics((index, criticised)):
+            is_surplus = weighed.criticised.path.id in surplus
+            yield msgspec.structs.replace(weighed, is_surplus=True) if is_surplus else weighed
+
     async def _aggregate(self, worker: Worker, weighed: Weighed) -> Sequence[Record]:
         path, critiques, consensus = weighed.criticised.path, weighed.criticised.critiques, weighed.consensus
         if consensus is None or len(critiques) < self.panel.quorum:
-            detail = f"{len(critiques)} readable critiques, need {self.panel.quorum}"
-            return [Rejection(stage=STAGE, key=path.id, problem_id=path.problem.id, reason="no_quorum", detail=detail)]
-        judged = await self._judge_all(worker, path, units_by_agent(critiques))
+            return [_rejection(path, "no_quorum", f"{len(critiques)} readable critiques, need {self.panel.quorum}")]
+        if weighed.is_surplus:
+            return [_rejection(path, "undoubted", f"more than {self.panel.max_undoubted} in the whole run")]
+        judged = drop_uncorrected(await self._judge_all(worker, path, units_by_agent(critiques)), critiques)
         composed = await self._compose(worker, path, critiques, judged, consensus)
         panel = Panel(
             id=digest("panel", path.id),
@@ -101,7 +116,7 @@ class AggregateCritiques(beam.PTransform):
             consensus_step=consensus.first_wrong_step,
             confidence=consensus.confidence,
             composed=composed,
-            candidates=choose_candidates(critiques, composed, self.panel.candidates),
+            candidates=choose_candidates(critiques, composed, self.panel.candidates, self.panel.shown),
             placebo=weighed.placebo,
         )
         return [Empanelled(path=path, critiques=critiques, panel=panel)]
@@ -147,22 +162,33 @@ class AggregateCritiques(beam.PTransform):
         if not units:
             return None
         step, style = consensus.first_wrong_step, self.panel.style
+        doubts = settled_doubts(judged, units, path) if style == "merged" else {}
         composition = Composition(
-            text=write_by_template(units, step, style), written_by="template", provenance=critiques[0].provenance
+            text=write_by_template(units, step, style, doubts),
+            written_by="template",
+            provenance=critiques[0].provenance,
         )
         if self.compose:
             sampling = Sampling(max_tokens=self.panel.compose_max_tokens, temperature=0.0, stop=self.stop)
-            prompt = compose_prompt(self.compose, path, units, consensus, style)
+            prompt = compose_prompt(self.compose, path, units, consensus, style, doubts)
             request = Request(prompt=prompt, sampling=sampling, seed=self.seed, images=path.problem.images)
             (sample,) = await worker.model_of(self.panel.compose_engine).sample(STAGE, request)
             # One that was cut off ends in the middle of what it says: the template has the last word then, too.
             is_whole = sample.finish != "length"
-            text = trim_composition(sample.text, path, units, step, style) if is_whole else None
+            text = trim_composition(sample.text, path, units, step, style, doubts) if is_whole else None
             if text:
                 source = worker.provenance(self.compose, sampling, self.seed, engine=self.panel.compose_engine)
                 composition = Composition(text=text, written_by="composed", provenance=source)
         views = {critique.agent: critique.view for critique in critiques}
-        return compose_critique(path, units, consensus, composition, views)
+        return msgspec.structs.replace(
+            compose_critique(path, units, consensus, composition, views),
+            informed=any(critique.informed for critique in critiques),
+            corrects=style == "merged" and any(critique.corrects for critique in critiques),
+        )
+
+
+def _rejection(path: Path, reason: str, detail: str) -> Rejection:
+    return Rejection(stage=STAGE, key=path.id, problem_id=path.problem.id, reason=reason, detail=detail)
 
 
 def _identify(weighed: Weighed) -> tuple[str, str]:

@@ -4,17 +4,34 @@ from importlib import resources
 
 import pytest
 
-from annotators.critic import ROLES, Agent, critique_prompt, layout, number_steps, sections, write_critique
-from annotators.units import CritiqueError
+from annotators.critic import (
+    LOOKS_AGAIN,
+    ROLES,
+    Agent,
+    critique_prompt,
+    is_asked,
+    layout,
+    number_steps,
+    sections,
+    shown_steps,
+    write_critique,
+)
+from annotators.crucial import Crucial, admissible, crucial_prompt, writer_view
+from annotators.units import CritiqueError, critique_schema
 from schemas import Branch, Estimate, Image, PathAlone, PathPair, Problem, Template
 from tests.annotators.annotated import alone, branch, critique, pair, provenance
 
-VIEWS = ("blind", "contrastive", "reference")
+VIEWS = ("partial", "blind", "branches", "contrastive", "reference")
+"""From the narrowest to the widest."""
 GREEDY = Template(name="greedy", text="{role} {sections} {critic}")
 SHIPPED = sorted(
-    entry.name for entry in resources.files("annotators.prompts").iterdir() if entry.name.startswith("critique")
+    entry.name
+    for entry in resources.files("annotators.prompts").iterdir()
+    if entry.name.startswith(("critique", "clean"))
 )
 
+UP_TO_ERROR = {"CanaryQuestion", "CanaryPrefix", "CanaryWrongStep"}
+FROM_FORK = {"CanaryQuestion", "CanaryWrongStep", "CanaryWrongLast"}
 SHOWN = {"CanaryQuestion", "CanaryPrefix", "CanaryWrongStep", "CanaryWrongLast"}
 RIGHT = {"CanaryRightStep", "CanaryRightLast"}
 GOLD = {"CanaryGold"}
@@ -64,9 +81,16 @@ def canaries(text: str) -> set[str]:
     return set(re.findall(r"Canary\w+|\d*98766\d|\d*98765\d", text))
 
 
-@pytest.mark.parametrize("role", [role for role in ROLES if role != "second_look"])
+@pytest.mark.parametrize("role", [role for role in ROLES if role not in LOOKS_AGAIN])
 @pytest.mark.parametrize(
-    ("view", "seen"), [("blind", SHOWN), ("contrastive", SHOWN | RIGHT), ("reference", SHOWN | RIGHT | GOLD)]
+    ("view", "seen"),
+    [
+        ("partial", UP_TO_ERROR),
+        ("blind", SHOWN),
+        ("branches", FROM_FORK | RIGHT),
+        ("contrastive", SHOWN | RIGHT),
+        ("reference", SHOWN | RIGHT | GOLD),
+    ],
 )
 def test_each_view_shows_its_own_and_no_secret_whatever_template_and_role(view, seen, role):
     agent = Agent(name="anna", role=role, view=view)
@@ -90,6 +114,81 @@ def test_headings_of_each_view():
     assert list(sections(path, "blind")) == ["Problem", "Solution"]
     assert list(sections(path, "contrastive")) == ["Problem", "Solution", "Other solution"]
     assert list(sections(path, "reference")) == ["Problem", "Solution", "Gold answer", "Other solution"]
+
+
+def test_branches_are_shown_from_the_fork_with_the_numbers_they_have_in_the_whole():
+    shown = sections(secretive(), "branches")
+    assert shown["Solution"] == "Step 2: CanaryWrongStep\nAnswer: CanaryWrongLast"
+    assert shown["Other solution"] == "Step 2: CanaryRightStep\nAnswer: CanaryRightLast"
+
+
+def test_who_compares_is_not_asked_about_a_lone_path():
+    asked = {view: is_asked(Agent(name="anna", view=view), alone()) for view in VIEWS}
+    assert asked == {"partial": True, "blind": True, "branches": False, "contrastive": False, "reference": True}
+
+
+def test_a_partial_solution_ends_with_the_step_that_is_asked_about():
+    """Of a wrong path that is the located one, of a right one some step that is not its answer."""
+    path = pair(first_error=1)
+    assert sections(path, "partial")["Solution"] == "Step 1: 7 + 8 = 14\nStep 2: 14 + 5 = 19"
+    ends = {shown_steps(alone(name=f"alone{i}"), "partial").stop for i in range(20)}
+    assert ends == {1, 2}
+
+
+def test_a_critique_may_speak_of_no_step_that_was_not_shown():
+    path = pair(prefix=("Step 1: 7 + 8 = 15\n",), wrong=("Step 2: 15 + 5 = 19\n", "Answer: 19"), first_error=1)
+    step = {"type": "integer", "minimum": 2, "maximum": 3}
+    schema = json.loads(critique_schema(path.steps, "free", shown_steps(path, "branches")))
+    assert schema["properties"]["first_wrong_step"]["anyOf"][0] == step
+    walk = json.loads(critique_schema(path.steps, "walk", shown_steps(path, "branches")))
+    walked = [[unit["properties"]["step"]["const"] for unit in each["properties"]["units"]["prefixItems"]] for each in
+              walk["anyOf"]]  # fmt: skip
+    assert walked == [[2], [2]]
+    early = json.dumps({"units": [{"step": 1, "flaw": "No.", "kind": "error"}], "first_wrong_step": 1,
+                        "verdict": "incorrect"})  # fmt: skip
+    for view, shown in (("branches", "shown are steps 2 to 3"), ("blind", "")):
+        agent = Agent(name="anna", view=view)
+        if shown:
+            with pytest.raises(CritiqueError, match=shown):
+                write_critique(early, path, agent, provenance(), "parsed")
+        else:
+            assert write_critique(early, path, agent, provenance(), "parsed").first_wrong_step == 0
+
+
+# What critics are told beforehand.
+
+
+def test_crucial_information_comes_behind_the_problem():
+    shown = sections(pair(), "blind", crucial=Crucial(text="Mind the carry.", view="blind"))
+    assert list(shown.items())[1] == ("Crucial information", "Mind the carry.")
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_only_a_reference_critic_is_told_by_one_who_saw_the_gold_answer(view):
+    """And the writer is shown the gold answer for nobody else."""
+    template = Template(name="crucial", text="{sections}")
+    assert canaries(crucial_prompt(template, secretive(), writer_view(view))) == (
+        {"CanaryQuestion", "CanaryGold"} if view == "reference" else {"CanaryQuestion"}
+    )
+    told = Crucial(text="It is CanaryGold.", view="reference")
+    if view == "reference":
+        assert sections(secretive(), view, crucial=told)["Crucial information"] == told.text
+    else:
+        with pytest.raises(ValueError, match=f"a {view} critic may not be told crucial information"):
+            sections(secretive(), view, crucial=told)
+
+
+@pytest.mark.parametrize(
+    ("view", "text", "is_told"),
+    [
+        ("blind", "Add in the order of the problem.", True),
+        ("blind", "The sum is twenty.", False),
+        ("reference", "The sum is twenty.", True),
+    ],
+)
+def test_who_works_the_answer_out_unasked_tells_it_to_nobody(view, text, is_told):
+    crucial = Crucial(text=text, view=view)
+    assert admissible(crucial, pair()) == (crucial if is_told else None)
 
 
 def test_a_contrastive_critic_reads_the_right_answer_in_the_last_line_of_the_right_path_and_nowhere_else():
@@ -177,23 +276,35 @@ def test_sections_are_laid_out_below_their_headings():
 
 
 def test_an_unknown_role_is_named_with_those_there_are():
-    expected = (
-        "agent 'anna': unknown role 'judge', expected one of "
-        "stepwise, second_look, contrastive, skeptic, defender, deceptive"
-    )
+    expected = f"agent 'anna': unknown role 'judge', expected one of {', '.join(ROLES)}"
     with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
         Agent(name="anna", role="judge")
 
 
-@pytest.mark.parametrize("settings", [{"role": "second_look"}, {"role": "skeptic", "second_look_at": "bert"}])
+@pytest.mark.parametrize(
+    "settings", [{"role": "second_look"}, {"role": "clean"}, {"role": "skeptic", "second_look_at": "bert"}]
+)
 def test_a_second_look_goes_with_whom_it_looks_at(settings):
-    expected = "agent 'anna': role second_look goes with second_look_at=NAME of the agent to look at again"
+    expected = "agent 'anna': role second_look or clean goes with second_look_at=NAME of the agent to look at again"
     with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
         Agent(name="anna", **settings)
 
 
 def test_a_second_look_may_name_the_agent():
     assert Agent(name="anna", role="second_look", second_look_at="bert").second_look_at == "bert"
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"tries": 0}, "tries must be at least 1, got 0"),
+        ({"tries": 16, "temperature": 0.0}, "16 tries at temperature 0.0 would all be one"),
+        ({"until": "clean"}, "until=clean keeps another critique's verdicts; set second_look_at=NAME"),
+    ],
+)
+def test_tries_that_cannot_be(settings, expected):
+    with pytest.raises(ValueError, match=f"^agent 'anna': {re.escape(expected)}"):
+        Agent(name="anna", **settings)
 
 
 def reply(step: int = 1) -> str:

@@ -2,12 +2,13 @@
 
 import random
 
+import msgspec
 import pytest
 
-from annotators.judging import JudgeSettings, judge_prompt, judge_unit, votes_needed
+from annotators.judging import JudgeSettings, drop_uncorrected, judge_prompt, judge_unit, votes_needed
 from annotators.units import Judgement
 from schemas import Template
-from tests.annotators.annotated import error, pair, praise
+from tests.annotators.annotated import critique, error, pair, praise
 
 
 def votes(text: str) -> list[Judgement | None]:
@@ -112,3 +113,20 @@ def test_settings_that_mean_nothing_are_refused(wrong, message):
     with pytest.raises(ValueError, match=r"need|votes") as caught:
         JudgeSettings(**wrong)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("came_out", "decisions"),
+    [
+        ("incorrect", ["keep", "drop", "keep", "keep"]),
+        ("correct", ["keep", "keep", "keep", "keep"]),
+        (None, ["keep", "keep", "keep", "keep"]),
+    ],
+)
+def test_a_remark_is_dropped_that_its_author_could_not_make_good(came_out, decisions):
+    """Only the remark on the step from which anna went on, and only anna's."""
+    said = [("anna", praise(0)), ("anna", error(1)), ("anna", error(2)), ("bert", error(1))]
+    judged = [judge_unit(agent, unit, votes("kk")) for agent, unit in said]
+    anna = msgspec.structs.replace(critique(pair(), agent="anna", wrong=1), correction_outcome=came_out)
+    bert = critique(pair(), agent="bert", wrong=1)
+    assert [item.decision for item in drop_uncorrected(judged, [anna, bert])] == decisions

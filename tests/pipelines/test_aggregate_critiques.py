@@ -2,6 +2,7 @@
 
 import itertools
 
+import msgspec
 import pytest
 
 from annotators.controls import FALLBACK_PLACEBO
@@ -13,7 +14,7 @@ from pipelines.settings import PanelSettings
 from pipelines.templates import load_template
 from pipelines.worker import holding
 from schemas import Criticised, Panel, PathPair, Unit
-from tests.annotators.annotated import critique, error, pair, praise, problem
+from tests.annotators.annotated import alone, criticised, critique, error, pair, praise, problem
 from tests.pipelines.scripted_critics import Outcome, run_stage, section, spec_of
 
 SECTIONS = frozenset({"sections"})
@@ -215,3 +216,39 @@ def test_a_panel_has_its_candidates_and_a_critique_of_another_problem(spec):
     panels = {item.path.id: item.panel for item in aggregate(spec, REMARKS, elsewhere, meta=None).kept}
     assert panels["pair1"].placebo == elsewhere.critiques[0].text
     assert panels["other"].placebo == REMARKS.critiques[0].text
+
+
+def test_right_paths_beyond_the_bound_that_nobody_doubted_cost_nothing(spec):
+    """Two of three plain ones fall; the wrong path and the one whose alarm was taken back stay."""
+    plain = [criticised(alone(name=f"plain{i}"), anna=None, bert=None) for i in range(3)]
+    taken_back = criticised(alone(name="taken back"), anna=0, bert=None)
+    wrong = said(located(), anna=(error(1, "A true remark."),))
+    outcome = aggregate(spec, *plain, taken_back, wrong, meta=None, max_undoubted=1)
+    kept = {item.path.id for item in outcome.kept}
+    assert {"taken back", "pair1"} < kept
+    assert len(kept) == 3
+    assert [(item.reason, item.detail) for item in outcome.rejected] == [
+        ("undoubted", "more than 1 in the whole run")
+    ] * 2
+
+
+def test_a_remark_that_its_author_could_not_make_good_goes_into_no_critique(spec):
+    path = located()
+    anna = msgspec.structs.replace(critique(path, agent="anna", wrong=1), correction_outcome="incorrect")
+    panel = panel_of(aggregate(spec, Criticised(path=path, critiques=(anna,)), meta=None))
+    assert [item.decision for item in panel.judged] == ["drop"]
+    assert panel.composed is None
+
+
+def test_a_merged_critique_says_what_was_taken_back(spec):
+    path = alone()
+    first = critique(path, agent="anna", wrong=0, units=(error(0, "It should be more."),))
+    second = critique(path, agent="bert", wrong=None, units=(praise(0, "A true remark."),))
+    second = msgspec.structs.replace(second, corrects=True, informed=True)
+    case = Criticised(path=path, critiques=(first, second))
+    for style, corrects in (("merged", True), ("stepwise", False)):
+        composed = panel_of(aggregate(spec, case, meta=None, style=style)).composed
+        assert (composed.corrects, composed.informed) == (corrects, True)
+        assert (
+            "Step 1 may look wrong: It should be more.\nStep 1 is right: A true remark." in composed.text
+        ) == corrects
