@@ -109,6 +109,11 @@ def likeness(ours: Content, theirs: Content) -> float:
     return common / either if either else 0.0
 
 
+def said_alike(ours: str, theirs: str, threshold: float = ALIKE) -> bool:
+    """Whether two texts count as one remark; equal ones always do."""
+    return ours == theirs or likeness(read_content(ours), read_content(theirs)) >= threshold
+
+
 def count_backers(remarks: Sequence[tuple[str, str]], threshold: float = ALIKE) -> tuple[int, ...]:
     """For each remark how many critics say it, its own author included.
 

@@ -6,15 +6,40 @@ made, from cheap to dear: no second solution is written with a critique that a l
 
 from collections.abc import Callable, Mapping, Sequence
 
-from annotators.helping import HELP_REJECTIONS, HelpSettings
+from annotators.helping import EXACT_TESTS, HELP_REJECTIONS, HELP_TESTS, HelpSettings
 from annotators.leaks import find_leak
 from annotators.wording import is_readable, near_duplicates, repeated_share, talks_of_reference, visible_length
 from schemas import Critique, JudgedUnit, Path, PathPair, Record
+
+_TEXT_TESTS: dict[str, Callable[[Critique, Path, "VerifySettings"], bool]] = {
+    "wrong_verdict": lambda critique, path, _: not verdict_agrees(critique, path),
+    "wrong_location": lambda critique, path, settings: not location_agrees(critique, path, settings),
+    "leaks_answer": lambda critique, path, _: bool(find_leak(critique, path)),
+    "talks_of_reference": lambda critique, _path, _: talks_of_reference(critique.text),
+    "too_short": lambda critique, _, settings: visible_length(critique.text) < settings.min_chars,
+    "too_long": lambda critique, _, settings: len(critique.text) > settings.max_chars,
+    "unreadable": lambda critique, _path, _: not is_readable(critique.text),
+    "repeats_itself": lambda critique, _, settings: repeated_share(critique.text) > settings.max_repeated_share,
+}
+"""By name, whether a critique fails."""
+
+_PANEL_TESTS = ("unit_dropped", "near_duplicate")
+"""`unit_dropped`: the meta-critic threw out a remark of it."""
+
+TESTS = (*_TEXT_TESTS, *_PANEL_TESTS, *HELP_TESTS)
+"""Tests that can decide what is kept, in the order in which they are made."""
+
+VERIFY_REJECTIONS = (*_TEXT_TESTS, *_PANEL_TESTS, *HELP_REJECTIONS, "not_measured")
+"""Why a critique is rejected, in the order of the tests."""
 
 
 class VerifySettings(Record):
     """What a critique must show."""
 
+    tests: tuple[str, ...] = (*_TEXT_TESTS, *_PANEL_TESTS, *EXACT_TESTS)
+    """Names of the tests that decide what is kept; `[]` keeps everything. What a critique's text fails besides is
+    written down and decides nothing. Second solutions are written where a named test needs them, for the controls that
+    it needs."""
     help: HelpSettings = HelpSettings()
     location_tolerance: int = 0
     """Steps that the named first wrong step may be off the located one."""
@@ -33,9 +58,13 @@ class VerifySettings(Record):
     """Failed critiques of a path that has a verified one whose help is measured too, for preference pairs; never one
     that gives the answer away."""
     measure_all: bool = False
-    """Whether the help of every critique is measured, whatever its text: to compare filters with each other."""
+    """Whether second solutions are written with every critique, whatever its text and whatever `tests` need: to
+    compare filters, or to prefer critiques by what comes of them."""
 
     def __post_init__(self) -> None:
+        for name in self.tests:
+            if name not in TESTS:
+                raise ValueError(f"tests: unknown test {name!r}, expected some of {', '.join(TESTS)}, or [] for none")
         for name in ("min_location_mass", "max_repeated_share", "max_likeness"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in 0..1, got {getattr(self, name)}")
@@ -44,6 +73,15 @@ class VerifySettings(Record):
         for name in ("location_tolerance", "min_chars", "max_measured", "measure_rejected"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be below 0, got {getattr(self, name)}")
+
+    @property
+    def writes_seconds(self) -> bool:
+        """Whether second solutions are written with any critique."""
+        return self.measure_all or any(name in HELP_TESTS for name in self.tests)
+
+    def decisive(self, failed: Sequence[str]) -> tuple[str, ...]:
+        """Those of a critique's failed tests that reject it."""
+        return tuple(name for name in failed if name in self.tests)
 
 
 def verdict_agrees(critique: Critique, path: Path) -> bool:
@@ -73,26 +111,12 @@ def location_agrees(critique: Critique, path: Path, settings: VerifySettings) ->
     return distance <= settings.location_tolerance or mass >= settings.min_location_mass
 
 
-_TEXT_TESTS: dict[str, Callable[[Critique, Path, VerifySettings], bool]] = {
-    "wrong_verdict": lambda critique, path, _: not verdict_agrees(critique, path),
-    "wrong_location": lambda critique, path, settings: not location_agrees(critique, path, settings),
-    "leaks_answer": lambda critique, path, _: bool(find_leak(critique, path)),
-    "talks_of_reference": lambda critique, _path, _: talks_of_reference(critique.text),
-    "too_short": lambda critique, _, settings: visible_length(critique.text) < settings.min_chars,
-    "too_long": lambda critique, _, settings: len(critique.text) > settings.max_chars,
-    "unreadable": lambda critique, _path, _: not is_readable(critique.text),
-    "repeats_itself": lambda critique, _, settings: repeated_share(critique.text) > settings.max_repeated_share,
-}
-"""By name, whether a critique fails."""
-
-VERIFY_REJECTIONS = (*_TEXT_TESTS, "unit_dropped", "near_duplicate", *HELP_REJECTIONS, "not_measured")
-"""Why a critique is rejected, in the order of the tests. `unit_dropped`: the meta-critic threw out a remark of it."""
-
-
 def text_reasons(
     critiques: Sequence[Critique], path: Path, judged: Sequence[JudgedUnit], settings: VerifySettings
 ) -> Mapping[str, tuple[str, ...]]:
     """For each critique, by id, the names of the tests that it fails without a single second solution.
+
+    All are made, whichever decide. Near-duplicates are looked for among those that nothing before has rejected.
 
     Args:
       critiques: of one path, in the order in which they are to be kept.
@@ -101,9 +125,9 @@ def text_reasons(
       settings: the bounds.
     """
     reasons = {critique.id: _reasons(critique, path, judged, settings) for critique in critiques}
-    passed = [(critique.text, critique.id) for critique in critiques if not reasons[critique.id]]
+    passed = [(item.text, item.id) for item in critiques if not settings.decisive(reasons[item.id])]
     for repeated in near_duplicates(passed, settings.max_likeness):
-        reasons[repeated] = ("near_duplicate",)
+        reasons[repeated] = (*reasons[repeated], "near_duplicate")
     return reasons
 
 

@@ -1,4 +1,4 @@
-"""Stage: keep a critique only if everything that can be tested about it holds, and rollouts show that it helps."""
+"""Stage: keep a critique only if every test that is asked for holds, and rollouts show that it helps."""
 
 import asyncio
 import dataclasses
@@ -7,8 +7,7 @@ from typing import Any
 
 import apache_beam as beam
 
-from annotators.critic import layout, number_steps
-from annotators.helping import Help, compare_arms, help_reasons
+from annotators.helping import Help, compare_arms, controls, help_reasons, help_tests
 from annotators.leaks import find_leak
 from annotators.verification import (
     VerifySettings,
@@ -17,54 +16,21 @@ from annotators.verification import (
     text_reasons,
     verdict_agrees,
 )
-from mcts.answers import Check, is_cut_off, unscored
 from mcts.estimates import p_greater
-from pipelines.engines.base import EngineError, Request, Sample
+from pipelines.engines.base import EngineError
 from pipelines.meter import METER
+from pipelines.refining import STAGE, Arm, Refiner
 from pipelines.settings import ActorSettings
 from pipelines.stage import FAILED, REJECTED, CallModels, failure
 from pipelines.worker import Worker, WorkerSpec
-from schemas import (
-    Critique,
-    Empanelled,
-    Estimate,
-    Examined,
-    Outcome,
-    Path,
-    PathPair,
-    Problem,
-    Record,
-    Rejection,
-    Stage,
-    Template,
-    Verified,
-    digest,
-)
-
-STAGE: Stage = "VerifyCritiques"
-
-
-class _Arm(Record):
-    """Second solutions under one condition, in the order of their sample indices."""
-
-    texts: tuple[str, ...] = ()
-    checks: tuple[Check, ...] = ()
-
-    @property
-    def estimate(self) -> Estimate:
-        return Estimate.of([check.outcome for check in self.checks])
-
-    def first(self, outcome: Outcome) -> tuple[str, str]:
-        """Text and answer of the first one with this outcome; empty where there was none."""
-        pairs = zip(self.texts, self.checks, strict=True)
-        return next(((text, check.answer or "") for text, check in pairs if check.outcome == outcome), ("", ""))
+from schemas import Critique, Empanelled, Examined, Path, PathPair, Record, Rejection, Template, Verified, digest
 
 
 class _Measured(Record):
     """A critique's help, and what its tests came to."""
 
     help: Help
-    arm: _Arm
+    arm: Arm
     reasons: tuple[str, ...]
 
 
@@ -88,73 +54,56 @@ class VerifyCritiques(beam.PTransform):
         """Text tests for all, second solutions for what passes them; then for what did not, if that makes a pair."""
         path, critiques, settings = case.path, case.candidates, self.settings
         failed = text_reasons(critiques, path, case.panel.judged, settings)
-        fit = [critique for critique in critiques if not failed[critique.id]][: settings.max_measured]
+        rejected = {critique_id: settings.decisive(names) for critique_id, names in failed.items()}
+        fit = [critique for critique in critiques if not rejected[critique.id]][: settings.max_measured]
         # No second solution is written by an actor that was told the answer.
-        unfit = [item for item in critiques if failed[item.id] and "leaks_answer" not in failed[item.id]]
+        unfit = [item for item in critiques if rejected[item.id] and "leaks_answer" not in failed[item.id]]
+        measured = dict[str, _Measured]()
         try:
             if settings.measure_all:
                 measured = await self._measure(worker, case, critiques)
-            else:
+            elif help_tests(settings.tests, has_error=path.has_error):
                 measured = await self._measure(worker, case, fit)
                 if any(not item.reasons for item in measured.values()):
                     measured |= await self._measure(worker, case, _spread(unfit)[: settings.measure_rejected])
         except EngineError as error:
             return [failure(STAGE, critique.id, path.problem.id, error) for critique in critiques]
         verified = tuple(
-            _verified(critique, path, failed[critique.id], measured.get(critique.id)) for critique in critiques
+            _verified(critique, path, failed[critique.id], measured.get(critique.id), settings)
+            for critique in critiques
         )
         rejections = [_rejection(item) for item in verified if item.decision == "rejected"]
         METER.count(STAGE, "critiques kept", len(verified) - len(rejections))
         return [Examined(path=path, panel=case.panel, verified=verified), *rejections]
 
     async def _measure(self, worker: Worker, case: Empanelled, critiques: Iterable[Critique]) -> dict[str, _Measured]:
-        """Refines with each critique, with the placebo and with nothing, until each is decided; controls are shared."""
+        """Refines with each critique and with the controls, until each is decided; controls are shared."""
         settings, path = self.settings.help, case.path
+        refiner = Refiner(self.actor, self.template, self.seed)
+        tests = help_tests(self.settings.tests, has_error=path.has_error)
+        texts_of = {"none": "", "placebo": case.panel.placebo}
+        control_texts = {name: texts_of[name] for name in controls(self.settings.tests)}
         left, measured = list(critiques), dict[str, _Measured]()
-        arms: dict[str, _Arm] = {}
+        arms: dict[str, Arm] = {}
         for look, size in enumerate(settings.looks()):
             if not left:
                 break
-            texts = dict.fromkeys(["", case.panel.placebo, *(critique.text for critique in left)])
-            grown = await asyncio.gather(
-                *(self._refine(worker, path, text, arms.get(text, _Arm()), size) for text in texts)
-            )
+            texts = dict.fromkeys([*control_texts.values(), *(critique.text for critique in left)])
+            grown = await asyncio.gather(*(refiner.refine(worker, path, text, size, arms.get(text)) for text in texts))
             arms |= dict(zip(texts, grown, strict=True))
+            placebo, none = (
+                arms[control_texts[name]].estimate if name in control_texts else None for name in ("placebo", "none")
+            )
             for critique in tuple(left):
                 arm = arms[critique.text]
-                compared = compare_arms(arm.estimate, arms[case.panel.placebo].estimate, arms[""].estimate, p_greater)
-                reasons = help_reasons(compared, settings, has_error=path.has_error, look=look, p_greater=p_greater)
+                compared = compare_arms(arm.estimate, placebo, none, p_greater)
+                reasons = help_reasons(
+                    compared, settings, tests, has_error=path.has_error, look=look, p_greater=p_greater
+                )
                 if reasons is not None:
                     measured[critique.id] = _Measured(help=compared, arm=arm, reasons=reasons)
                     left.remove(critique)
         return measured
-
-    async def _refine(self, worker: Worker, path: Path, critique: str, arm: _Arm, size: int) -> _Arm:
-        """An arm with as many second solutions as `size`.
-
-        The actor never sees the gold answer: only problem, first solution and critique.
-        """
-        parts = {"Problem": path.problem.question, "Solution": number_steps(path.steps)}
-        if critique:
-            parts["Critique"] = critique
-        request = Request(
-            prompt=self.template.fill({"sections": layout(parts)}),
-            num_samples=size - len(arm.texts),
-            first_sample=len(arm.texts),
-            sampling=self.actor.sampling(refining=True),
-            seed=self.seed,
-            pinned=True,
-            images=path.problem.images,
-        )
-        samples = await worker.model.sample(STAGE, request)
-        checks = await asyncio.gather(*(_check(worker, sample, path.problem) for sample in samples))
-        return _Arm(texts=(*arm.texts, *(sample.text for sample in samples)), checks=(*arm.checks, *checks))
-
-
-async def _check(worker: Worker, sample: Sample, problem: Problem) -> Check:
-    if sample.finish == "length" and is_cut_off(sample.text, problem.domain):
-        return unscored("cut_off")
-    return await worker.checkers.check(sample.text, problem)
 
 
 def _spread(critiques: Sequence[Critique]) -> list[Critique]:
@@ -162,11 +111,15 @@ def _spread(critiques: Sequence[Critique]) -> list[Critique]:
     return sorted(critiques, key=lambda critique: digest("spread", critique.id))
 
 
-def _verified(critique: Critique, path: Path, failed: tuple[str, ...], measured: _Measured | None) -> Verified:
-    unhelpful = measured.reasons if measured else () if failed else ("not_measured",)
-    help_, arm = (measured.help, measured.arm) if measured else (None, _Arm())
+def _verified(
+    critique: Critique, path: Path, failed: tuple[str, ...], measured: _Measured | None, settings: VerifySettings
+) -> Verified:
+    rejecting = settings.decisive(failed)
+    is_owed = not rejecting and help_tests(settings.tests, has_error=path.has_error)
+    unhelpful = measured.reasons if measured else ("not_measured",) if is_owed else ()
+    help_, arm = (measured.help, measured.arm) if measured else (None, Arm())
     refinement, answer = arm.first("correct")
-    reasons = (*failed, *unhelpful)
+    reasons = (*rejecting, *unhelpful)
     return Verified(
         id=digest("verified", critique.id),
         critique=critique,
@@ -186,6 +139,7 @@ def _verified(critique: Critique, path: Path, failed: tuple[str, ...], measured:
         wrong_refinement=arm.first("incorrect")[0],
         decision="rejected" if reasons else "kept",
         reasons=reasons,
+        ignored=tuple(name for name in failed if name not in rejecting),
     )
 
 

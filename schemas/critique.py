@@ -5,8 +5,9 @@ from typing import Literal
 from schemas.base import Estimate, Provenance, Record
 from schemas.path import Path
 
-View = Literal["blind", "contrastive", "reference"]
-"""What a critic was shown: the solution alone; both branches from the fork; the gold answer too."""
+View = Literal["partial", "blind", "branches", "contrastive", "reference"]
+"""What a critic was shown: the solution up to one step; the solution alone; both solutions from where they part and
+nothing of what they share; both as a whole; the gold answer too. From the narrowest to the widest."""
 
 Verdict = Literal["correct", "incorrect"]
 """What a critic says of a solution."""
@@ -48,6 +49,18 @@ class Critique(Record):
     parse_state: Literal["parsed", "reasked", "composed", "template"]
     """How the structure came about: at once, after one re-ask, by a composing model, by the template."""
     provenance: Provenance
+    tries: int = 1
+    """Which of its author's tries it is, from 1 (`Agent.tries`)."""
+    informed: bool = False
+    """Whether its author was told crucial information beforehand (`panel.crucial`)."""
+    corrects: bool = False
+    """Whether it names another first wrong step, or none, than the critique that its author was shown; a merged one,
+    than the one it began with."""
+    correction: str = ""
+    """The solution from its beginning to an answer, as its author goes on from the first wrong step that it names
+    (`Agent.correct`); empty where it does not."""
+    correction_outcome: Literal["correct", "incorrect"] | None = None
+    """Whether that answer is right; None without a correction."""
 
 
 class JudgedUnit(Record):
@@ -114,7 +127,7 @@ class Verified(Record):
     leak: str
     """The words that give the answer away; empty where there are none."""
     with_critique: Estimate | None
-    """Refinements with this critique; None where a cheaper test had failed already."""
+    """Refinements with this critique; None where a cheaper test had failed already, or no test asked for them."""
     with_placebo: Estimate | None
     without_critique: Estimate | None
     p_placebo: float | None
@@ -126,9 +139,11 @@ class Verified(Record):
     refinement_answer: str
     decision: Literal["kept", "rejected"]
     reasons: tuple[str, ...]
-    """Names of the tests that failed; empty when kept."""
+    """Names of the tests that failed and decide; empty when kept."""
     wrong_refinement: str = ""
     """A wrong second solution written with this critique; empty where there was none."""
+    ignored: tuple[str, ...] = ()
+    """Names of failed tests of its text that decide nothing in this run (`verify.tests`)."""
 
 
 class Criticised(Record):

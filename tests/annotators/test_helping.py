@@ -6,7 +6,16 @@ import random
 import pytest
 from scipy.stats import fisher_exact
 
-from annotators.helping import HelpSettings, compare_arms, help_reasons
+from annotators.helping import (
+    EXACT_TESTS,
+    HELP_REJECTIONS,
+    HELP_TESTS,
+    HelpSettings,
+    compare_arms,
+    controls,
+    help_reasons,
+    help_tests,
+)
 from schemas import Estimate
 
 SETTINGS = HelpSettings(max_rollouts=32)
@@ -22,9 +31,13 @@ def of(correct: int, scored: int) -> Estimate:
     return Estimate(correct=correct, scored=scored)
 
 
-def reasons(critique, placebo, none, *, look=0, has_error=True, settings=SETTINGS):
-    arms = compare_arms(of(*critique), of(*placebo), of(*none), p_greater)
-    return help_reasons(arms, settings, has_error=has_error, look=look, p_greater=p_greater)
+def reasons(critique, placebo, none, **chosen):
+    """Each arm is (right, scored); a control that is not asked for is None."""
+    look, has_error = chosen.get("look", 0), chosen.get("has_error", True)
+    settings, tests = chosen.get("settings", SETTINGS), chosen.get("tests", EXACT_TESTS)
+    arms = compare_arms(of(*critique), placebo and of(*placebo), none and of(*none), p_greater)
+    made = help_tests(tests, has_error=has_error)
+    return help_reasons(arms, settings, made, has_error=has_error, look=look, p_greater=p_greater)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +90,83 @@ def test_an_arm_without_a_scored_solution_decides_nothing():
     assert reasons((8, 8), (0, 0), (0, 8), look=2) == ("help_unscored",)
 
 
+def test_only_the_tests_that_are_asked_for_decide():
+    """20 of 32 against 16 of 32 is p = 0.22, against 4 of 32 p = 4e-5; three looks share 0.05."""
+    assert reasons((20, 32), (16, 32), (4, 32), look=2, tests=["no_better_than_none"]) == ()
+    assert reasons((20, 32), None, (4, 32), look=2, tests=["no_better_than_none"]) == ()
+    assert reasons((20, 32), (4, 32), None, look=2, tests=["no_better_than_placebo"]) == ()
+    assert reasons((20, 32), None, (16, 32), look=2, tests=["no_better_than_none"]) == ("no_better_than_none",)
+
+
+def test_without_a_test_the_first_look_is_the_last():
+    assert reasons((0, 8), (8, 8), (8, 8), tests=[]) == ()
+    assert reasons((0, 0), None, None, tests=[]) == ()
+    assert reasons((1, 8), None, (8, 8), tests=["hurts"]) == ()  # Of a wrong path it says nothing.
+
+
+def test_a_test_is_about_paths_of_its_label():
+    assert help_tests(HELP_TESTS, has_error=True) == (
+        *("no_better_than_placebo", "no_better_than_none"),
+        *("rate_too_low", "rate_not_higher"),
+    )
+    assert help_tests(HELP_TESTS, has_error=False) == ("hurts", "rate_too_low", "rate_not_higher")
+    assert help_tests(["wrong_verdict", "leaks_answer"], has_error=True) == ()
+
+
+@pytest.mark.parametrize(
+    ("tests", "needed"),
+    [
+        (EXACT_TESTS, {"placebo", "none"}),
+        (["no_better_than_placebo"], {"placebo"}),
+        (["no_better_than_none"], {"none"}),
+        (["hurts"], {"none"}),
+        (["rate_too_low"], set()),
+        (["wrong_verdict", "rate_not_higher"], {"none"}),
+        ([], set()),
+    ],
+)
+def test_no_control_is_paid_for_that_no_test_needs(tests, needed):
+    assert controls(tests) == needed
+
+
+@pytest.mark.parametrize(
+    ("arm", "look", "found"),
+    [
+        ((4, 4), 0, None),  # Four wrong ones more would make it 4 of 8, which is not above a half.
+        ((1, 4), 0, None),  # Four right ones more would make it 5 of 8.
+        ((0, 4), 0, ("rate_too_low",)),  # And here 4 of 8.
+        ((5, 8), 1, ()),
+        ((4, 8), 1, ("rate_too_low",)),
+    ],
+)
+def test_the_soft_filter_wants_a_rate_above_the_threshold(arm, look, found):
+    settings = HelpSettings(rollouts=4, max_rollouts=8, min_rate=0.5)
+    for has_error in (True, False):
+        chosen = {"settings": settings, "look": look, "has_error": has_error, "tests": ["rate_too_low"]}
+        assert reasons(arm, None, None, **chosen) == found
+
+
+def test_the_soft_filter_stops_once_nothing_can_change_it():
+    """5 of 6 stays above a half with two wrong ones more."""
+    settings = HelpSettings(rollouts=6, max_rollouts=8, min_rate=0.5)
+    assert reasons((5, 6), None, None, settings=settings, tests=["rate_too_low"]) == ()
+
+
+@pytest.mark.parametrize(("arm", "wrong", "right"), [((5, 8), (), ()), ((4, 8), 1, ()), ((3, 8), 1, 1)])
+def test_rates_are_compared_as_they_come_where_that_is_asked_for(arm, wrong, right):
+    """More than 4 of 8 on a wrong path, no fewer on a right one; at the last look alone."""
+    failed = {1: ("rate_not_higher",), (): ()}
+    chosen = {"settings": HelpSettings(rollouts=8, max_rollouts=8), "tests": ["rate_not_higher"]}
+    assert reasons(arm, None, (4, 8), **chosen) == failed[wrong]
+    assert reasons(arm, None, (4, 8), has_error=False, **chosen) == failed[right]
+    assert reasons((8, 8), None, (0, 8), look=1, tests=["rate_not_higher"]) is None
+
+
+def test_every_test_is_a_reason():
+    assert [name for name in HELP_REJECTIONS if name not in HELP_TESTS] == ["help_unscored"]
+    assert set(HELP_TESTS) <= set(HELP_REJECTIONS)
+
+
 def simulate(rate, control, *, rng):
     """(whether it is called helpful, second solutions of all arms) of one critique with these true rates."""
     counts, spent = {"critique": 0, "placebo": 0, "none": 0}, 0
@@ -110,6 +200,8 @@ def test_a_helpful_critique_is_found_and_cheaper_than_by_the_last_look_alone():
     ("wrong", "message"),
     [
         ({"rollouts": 0}, "need 1 <= rollouts <= max_rollouts, got rollouts=0, max_rollouts=64"),
+        ({"min_rate": 1.0}, "min_rate must be at least 0 and below 1, got 1.0"),
+        ({"min_rate": -0.1}, "min_rate must be at least 0 and below 1, got -0.1"),
         ({"rollouts": 70}, "need 1 <= rollouts <= max_rollouts, got rollouts=70, max_rollouts=64"),
         ({"alpha": 0.0}, "alpha must lie between 0 and 1, got 0.0"),
     ],

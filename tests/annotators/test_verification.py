@@ -7,6 +7,7 @@ import pytest
 
 from annotators.helping import HELP_REJECTIONS
 from annotators.verification import (
+    TESTS,
     VERIFY_REJECTIONS,
     VerifySettings,
     location_agrees,
@@ -125,8 +126,9 @@ def test_tests_stand_in_the_order_in_which_they_are_made():
     of_text = ["wrong_verdict", "wrong_location", "leaks_answer", "talks_of_reference"]
     of_wording = ["too_short", "too_long", "unreadable", "repeats_itself"]
     of_others = ["unit_dropped", "near_duplicate"]
-    of_help = ["help_unscored", "no_better_than_placebo", "no_better_than_none", "hurts", "not_measured"]
-    assert list(VERIFY_REJECTIONS) == of_text + of_wording + of_others + of_help
+    of_help = ["no_better_than_placebo", "no_better_than_none", "hurts", "rate_too_low", "rate_not_higher"]
+    assert list(VERIFY_REJECTIONS) == of_text + of_wording + of_others + ["help_unscored", *of_help, "not_measured"]
+    assert list(TESTS) == of_text + of_wording + of_others + of_help
 
 
 def test_a_critique_fails_for_every_reason_there_is_in_their_order():
@@ -146,6 +148,34 @@ def test_the_panels_critique_answers_for_no_agents_remark():
     panel, anna = critique(path, agent="panel"), critique(path, agent="anna", text=GOOD)
     found = text_reasons([panel, anna], path, [judged("anna", "drop")], VerifySettings())
     assert found == {panel.id: (), anna.id: ("unit_dropped",)}
+
+
+# Which tests decide.
+
+
+def test_all_our_own_tests_decide_unless_others_are_named():
+    published = {"rate_too_low", "rate_not_higher"}
+    assert set(VerifySettings().tests) == set(TESTS) - published
+    assert VerifySettings().decisive(TESTS) == tuple(name for name in TESTS if name not in published)
+
+
+@pytest.mark.parametrize(
+    ("tests", "rejecting"),
+    [
+        ([], ()),
+        (["wrong_verdict"], ()),
+        (["too_short", "wrong_location"], ("wrong_location", "too_short")),
+    ],
+)
+def test_only_named_tests_reject_and_all_are_made(tests, rejecting):
+    failed = reasons(wrong=2, text="20, says a hint", tests=tests)
+    assert failed == ("wrong_location", "leaks_answer", "talks_of_reference", "too_short")
+    assert VerifySettings(tests=tuple(tests)).decisive(failed) == rejecting
+
+
+def test_a_test_that_is_none_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"^tests: unknown test 'verdict', expected some of wrong_verdict, wrong_loc"):
+        VerifySettings(tests=("wrong_verdict", "verdict"))
 
 
 # Near-duplicates.
@@ -207,6 +237,13 @@ def test_a_failed_critique_takes_no_later_one_with_it():
     assert likeness(WORDS, leaking) > 0.9
     assert of_one_path(leaking, WORDS) == [("leaks_answer",), ()]
     assert of_one_path(WORDS, leaking) == [(), ("leaks_answer",)]
+
+
+def test_near_duplicates_are_looked_for_among_what_would_be_kept():
+    """The first gives the answer away: where that does not reject it, the second repeats what is kept."""
+    leaking = WORDS + " 20."
+    assert of_one_path(leaking, WORDS, tests=("near_duplicate",)) == [("leaks_answer",), ("near_duplicate",)]
+    assert of_one_path(WORDS, leaking, tests=()) == [(), ("leaks_answer", "near_duplicate")]
 
 
 def test_what_resembles_only_a_near_duplicate_stays():

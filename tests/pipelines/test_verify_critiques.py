@@ -210,6 +210,61 @@ def test_every_critique_is_measured_where_that_is_set(spec):
     assert all(item.with_critique.scored == 8 for item in outcome.kept[0].verified)
 
 
+# Which tests decide.
+
+
+def ignored(outcome: Outcome) -> list[tuple[str, ...]]:
+    (examined,) = outcome.kept
+    return [item.ignored for item in examined.verified]
+
+
+def test_without_a_test_everything_is_kept_and_nothing_is_paid(spec):
+    outcome = verify(spec, of(pair(), LEAKS, "Too short.", USELESS), tests=())
+    assert outcome.asked[""] == []
+    assert outcome.rejected == []
+    assert decisions(outcome) == [(), (), ()]
+    assert ignored(outcome) == [("leaks_answer",), ("too_short",), ()]
+    assert [item.decision for item in outcome.kept[0].verified] == ["kept"] * 3
+
+
+def test_the_verdict_alone_decides_where_it_is_named_alone(spec):
+    outcome = verify(spec, of(pair(), LEAKS, USELESS), tests=("wrong_verdict",))
+    assert (outcome.asked[""], decisions(outcome), ignored(outcome)) == ([], [(), ()], [("leaks_answer",), ()])
+    wrong = verify(spec, of(pair(), USELESS, wrong=None), tests=("wrong_verdict",))
+    assert (wrong.asked[""], decisions(wrong)) == ([], [("wrong_verdict",)])
+
+
+def test_a_named_test_of_help_asks_for_its_own_controls_alone(spec):
+    outcome = verify(spec, of(pair(), SURELY, USELESS), tests=("no_better_than_none",))
+    assert asked(outcome) == looks("", SURELY, USELESS)
+    assert decisions(outcome) == [(), ("no_better_than_none",)]
+    first, _ = outcome.kept[0].verified
+    assert (first.with_placebo, first.p_placebo) == (None, None)
+    assert first.p_without == pytest.approx(1 / 12870)
+
+
+def test_the_soft_filter_needs_no_control_for_its_threshold(spec):
+    """Eight of eight are above a half, four of eight are not: `half` fails."""
+    once = HelpSettings(rollouts=8, max_rollouts=8, min_rate=0.5)
+    outcome = verify(spec, of(pair(), SURELY, HALF), tests=("rate_too_low",), help=once)
+    assert asked(outcome) == looks(SURELY, HALF)
+    assert decisions(outcome) == [(), ("rate_too_low",)]
+    both = verify(spec, of(pair(), SURELY, HALF), tests=("rate_too_low", "rate_not_higher"), help=once)
+    assert asked(both) == looks("", SURELY, HALF)
+
+
+def test_a_test_of_the_other_label_asks_for_nothing(spec):
+    outcome = verify(spec, of(pair(), USELESS), tests=("wrong_verdict", "hurts"))
+    assert (outcome.asked[""], decisions(outcome)) == ([], [()])
+
+
+def test_second_solutions_without_a_test_are_written_at_one_look_without_controls(spec):
+    outcome = verify(spec, of(pair(), HALF, LEAKS), tests=(), measure_all=True, help=HelpSettings(rollouts=6))
+    assert asked(outcome) == looks(HALF, LEAKS, sizes=[(0, 6)])
+    half, _ = outcome.kept[0].verified
+    assert (half.decision, half.with_critique, half.without_critique) == ("kept", Estimate(correct=3, scored=6), None)
+
+
 def test_the_actor_is_shown_problem_first_solution_and_critique(spec):
     outcome = verify(spec, of(pair(), SURELY))
     first = f"Problem:\n{pair().problem.question}\n\nSolution:\n{number_steps(pair().steps)}\n\n"
