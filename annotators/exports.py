@@ -1,31 +1,32 @@
-"""Rows for trainers, built from paths and verified critiques. Pure: says what a row is, not where it is written."""
+"""What rows for trainers have in common: settings, the turns that they are made of, and where a row comes from.
 
-from collections.abc import Iterator, Sequence
+The rows themselves are made in `path_rows`, `critique_rows` and `judge_rows`; what needs a whole shard's rows is
+decided in `shard_rows`. Pure: says what a row is, not where it is written.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 from annotators.critic import number_steps
+from annotators.preferences import PreferSettings
+from annotators.rewards import TransitionRewards
 from schemas import (
-    Branch,
     Critique,
-    CritiqueDpoRow,
     Estimate,
-    Examined,
+    JudgeKind,
     Message,
     Origin,
-    Outcome,
     Panel,
     Path,
-    PathPair,
-    PrmRow,
+    Problem,
     Record,
-    RefineChatRow,
-    RefineRow,
-    RlRow,
-    SftRow,
-    StepDpoRow,
     Template,
+    Tree,
     Verified,
-    digest,
 )
+
+Interval = Callable[[Estimate, float], tuple[float, float]]
+"""Interval of a success rate, (low, high) within 0..1, at a level: `mcts.estimates.interval`."""
 
 
 class ExportSettings(Record):
@@ -34,7 +35,9 @@ class ExportSettings(Record):
     max_length_ratio: float = 2.0
     """Longest over shortest text of a critique pair at most: a pair must not teach length."""
     min_margin: float = 0.25
-    """Least difference of the rates of right second solutions within a critique pair."""
+    """Least difference of the scores within a critique pair; `prefer.by` says of which."""
+    prefer: PreferSettings = PreferSettings()
+    """Which critiques of a path are preferred to which in `critique_dpo`."""
     validation_share: float = 0.1
     """Share of the problems whose rows go to the validation split."""
     correct_per_incorrect: float | None = None
@@ -42,14 +45,56 @@ class ExportSettings(Record):
     shard. None keeps all."""
     refine_turns: bool = False
     """Whether `refine_chat` is written: attempt, critique and second attempt as turns of one conversation."""
+    feedback: Literal["kept", "both_marked"] = "kept"
+    """`kept` writes verified critiques to `sft`; `both_marked` also the rejected ones, but for those that give the
+    answer away, and says in each prompt whether the critique to come holds, and if not what it fails (FAFT, arXiv
+    2408.06318)."""
+    rl: Literal["paths", "rollouts", "problem_pairs", "claims"] = "paths"
+    """What the rows of `rl` are. `paths`: every path to be criticised. `rollouts`: every solution in a tree with its
+    outcome, of problems whose success rate lies strictly between 0 and 1 by its interval (NFT, arXiv 2505.18116).
+    `problem_pairs`: bare problems, a hard but solvable one and an easy but brittle one at a time (arXiv 2602.03452),
+    matched within a split of a shard; what finds no partner there has no row. `claims`: of every critique what it
+    claims and the solution it is about, one of which is rewarded (RLAC, arXiv 2511.01758; `annotators.claim_rows`)."""
+    loss: float = 0.0
+    """What the side that is not rewarded earns with `rl=claims`; the other one earns 1."""
+    plain_share: float = 0.0
+    """Share of bare problems, to be solved, among the rows of `rl`; in every split of a shard, as far as there are
+    problems. Critique-Coder (arXiv 2509.22824) mixes its critique rows with others: 0.2."""
+    level: float = 0.9
+    """Level of the intervals of success rates in `rl`."""
+    difficulty_rate: float = 0.5
+    """Success rate that parts hard problems from easy ones; an interval that holds it is neither."""
+    transition_rewards: TransitionRewards = TransitionRewards()
+    """What second solutions earn, for the columns of `rl` and `refine`."""
+    judge: tuple[JudgeKind, ...] = ()
+    """Kinds of judgements in the table `judge`: `pointwise`, `pairwise`, `reflected`."""
+    judge_per_problem: int = 8
+    """Rows of each kind that a problem has at most, as many with the one label as with the other. Of `reflected` ones
+    the labels are balanced over a split of a shard."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.validation_share < 1:
-            raise ValueError(f"validation_share must lie in 0..1, got {self.validation_share}")
+        for name in ("validation_share", "plain_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in 0..1, got {getattr(self, name)}")
+        for name in ("level", "difficulty_rate"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
         if self.correct_per_incorrect is not None and self.correct_per_incorrect < 0:
             raise ValueError(f"correct_per_incorrect must not be below 0, got {self.correct_per_incorrect}")
         if self.max_length_ratio < 1:
             raise ValueError(f"max_length_ratio must be at least 1, got {self.max_length_ratio}")
+        if self.plain_share and self.rl != "paths":
+            raise ValueError(
+                f"plain_share={self.plain_share} mixes bare problems with paths to criticise, got rl={self.rl}; "
+                "give rl=paths or plain_share=0"
+            )
+        if len(set(self.judge)) < len(self.judge):
+            raise ValueError(f"judge names a kind twice, got {', '.join(self.judge)}")
+        if self.judge_per_problem < 2 or self.judge_per_problem % 2:
+            raise ValueError(
+                f"judge_per_problem must be an even number of at least 2, one row for each label, "
+                f"got {self.judge_per_problem}"
+            )
 
 
 EXPORT_REJECTIONS = ("balance",)
@@ -67,9 +112,20 @@ class Context(Record):
     """User turn of rows that teach to solve; gap `{problem}`."""
     refine_instruction: Template
     """User turn that asks for a second solution in the conversation that the first was written in; gap `{critique}`."""
+    spoil_instruction: Template
+    """User turn that asks for an error in a right step; gaps `{problem}`, `{before}`, `{step}` and `{error}`."""
+    mark_instruction: Template
+    """What a user turn ends with that says what became of the critique to come; gap `{feedback}`."""
+    judge_instruction: Template
+    """User turn that asks whether a solution is right; gaps `{problem}` and `{solution}`."""
+    judge_pair_instruction: Template
+    """User turn that asks which of two solutions is better; gaps `{problem}`, `{first}` and `{second}`."""
+    judge_reflected_instruction: Template
+    """User turn that asks whether a solution is right, a critique of it beside it; gaps `{problem}`, `{solution}` and
+    `{critique}`."""
 
 
-def _origin(
+def path_origin(
     path: Path,
     context: Context,
     *,
@@ -77,6 +133,7 @@ def _origin(
     critique: Critique | None = None,
     panel: Panel | None = None,
 ) -> Origin:
+    """Where a row of a path comes from."""
     return Origin(
         problem_id=path.problem.id,
         tree_id=path.tree_id,
@@ -90,213 +147,37 @@ def _origin(
     )
 
 
-def _solution(steps: Sequence[str]) -> str:
+def tree_origin(tree: Tree, context: Context, *, node_ids: tuple[int, ...] = ()) -> Origin:
+    """Where a row comes from that no path was picked for."""
+    return Origin(
+        problem_id=tree.problem.id,
+        tree_id=tree.id,
+        node_ids=node_ids,
+        actor=tree.provenance,
+        critic=None,
+        votes=(),
+        root_estimate=tree.nodes[0].direct,
+        config_digest=context.config_digest,
+        version=context.version,
+    )
+
+
+def gives_answer_away(item: Verified) -> bool:
+    """Whether a critique tells the answer, also where that was no reason to reject it."""
+    return bool(item.leak) or "leaks_answer" in item.reasons
+
+
+def solution_text(steps: Sequence[str]) -> str:
+    """A solution as it was written."""
     return "".join(steps).strip()
 
 
-def path_rows(path: Path, context: Context) -> Iterator[Record]:
-    """Rows that need no critique: `rl` and `prm` for every path, `step_dpo` for pairs."""
-    yield _rl_row(path, context)
-    if isinstance(path, PathPair):
-        yield step_dpo_row(path, context)
-        yield _prm_row(path, path.wrong, context)
-        yield _prm_row(path, path.right, context)
-    else:
-        yield _prm_row(path, path.path, context)
+def critique_turn(path: Path, context: Context, num_steps: int | None = None) -> Message:
+    """Problem and solution, or its first `num_steps`; the steps bear the numbers that critiques speak of."""
+    values = {"problem": path.problem.question, "solution": number_steps(path.steps[:num_steps])}
+    return Message(role="user", content=context.critique_instruction.fill(values))
 
 
-def _rl_row(path: Path, context: Context) -> RlRow:
-    return RlRow(
-        id=digest("rl", path.id),
-        prompt=_critique_turns(path, context),
-        problem=path.problem.question,
-        solution=_solution(path.steps),
-        label="incorrect" if path.has_error else "correct",
-        first_error=path.first_error if isinstance(path, PathPair) else None,
-        posterior=path.posterior if isinstance(path, PathPair) else (),
-        origin=_origin(path, context),
-    )
-
-
-def step_dpo_row(pair: PathPair, context: Context) -> StepDpoRow:
-    """The right solution against the wrong one; both begin with `prefix`."""
-    chosen = Message(role="assistant", content="".join(pair.right_steps))
-    rejected = Message(role="assistant", content="".join(pair.steps))
-    return StepDpoRow(
-        id=digest("step_dpo", pair.id),
-        prompt=(_solve_turn(pair, context),),
-        chosen=(chosen,),
-        rejected=(rejected,),
-        chosen_message=chosen,
-        rejected_message=rejected,
-        prefix="".join(pair.prefix),
-        chosen_estimate=pair.right_estimate,
-        rejected_estimate=pair.wrong_estimate,
-        p_value=pair.p_value,
-        divergence=pair.divergence,
-        first_error=pair.first_error,
-        origin=_origin(pair, context),
-    )
-
-
-def _prm_row(path: Path, branch: Branch, context: Context) -> PrmRow:
-    """The whole solution that ends in `branch`. Estimates of the shared steps are in the tree and stay there."""
-    wrong = path if isinstance(path, PathPair) and branch == path.wrong else None
-    prefix, nodes = (path.prefix, path.prefix_nodes) if isinstance(path, PathPair) else ((), ())
-    steps = prefix + branch.steps
-    return PrmRow(
-        id=digest("prm", path.id, steps),
-        prompt=path.problem.question,
-        completions=tuple(step.strip() for step in steps),
-        labels=tuple(wrong is None or i < wrong.first_error for i in range(len(steps))),
-        estimates=(Estimate(),) * len(prefix) + branch.estimates,
-        posterior=wrong.posterior if wrong else (),
-        origin=_origin(path, context, node_ids=nodes + branch.nodes),
-    )
-
-
-def critique_rows(examined: Examined, settings: ExportSettings, context: Context) -> Iterator[Record]:
-    """Rows made of a path's critiques.
-
-    `sft` for each kept one, with its second solution as turns in `refine_chat` if that is wanted; `refine` for each
-    whose help was measured; at most one `critique_dpo`.
-    """
-    kept = [item for item in examined.verified if item.decision == "kept"]
-    for item in kept:
-        yield _sft_row(examined, item, context)
-        if item.refinement and settings.refine_turns:
-            yield _refine_chat_row(examined, item, context)
-    for item in examined.verified:
-        yield from _refine_rows(examined, item, context)
-    for chosen in kept[:1]:
-        for rejected in examined.verified:
-            if _is_pair(chosen, rejected, settings):
-                yield _critique_dpo_row(examined, chosen, rejected, context)
-                return
-
-
-def surplus(rows: Sequence[SftRow], settings: ExportSettings) -> frozenset[str]:
-    """Ids of the rows that a table of verified critiques does without, so that its labels are balanced.
-
-    Which rows about right solutions stay depends on their ids alone, never on their order.
-    """
-    if settings.correct_per_incorrect is None:
-        return frozenset()
-    right = sorted((row.id for row in rows if row.label == "correct"), key=lambda row_id: digest("balance", row_id))
-    most = int(settings.correct_per_incorrect * (len(rows) - len(right)))
-    return frozenset(right[most:])
-
-
-def _critique_turns(path: Path, context: Context) -> tuple[Message, ...]:
-    """Problem and solution, whose steps bear the numbers that critiques speak of."""
-    values = {"problem": path.problem.question, "solution": number_steps(path.steps)}
-    return (Message(role="user", content=context.critique_instruction.fill(values)),)
-
-
-def _solve_turn(path: Path, context: Context) -> Message:
-    return Message(role="user", content=context.solve_instruction.fill({"problem": path.problem.question}))
-
-
-def _sft_row(examined: Examined, item: Verified, context: Context) -> SftRow:
-    assert item.with_critique, item.id
-    assert item.with_placebo, item.id
-    assert item.without_critique, item.id
-    prompt = _critique_turns(examined.path, context)
-    completion = (Message(role="assistant", content=item.critique.text),)
-    return SftRow(
-        id=digest("sft", item.id),
-        prompt=prompt,
-        completion=completion,
-        messages=prompt + completion,
-        label="incorrect" if item.has_error else "correct",
-        first_error=item.first_error,
-        view=item.critique.view,
-        with_critique=item.with_critique,
-        with_placebo=item.with_placebo,
-        without_critique=item.without_critique,
-        origin=_origin(examined.path, context, critique=item.critique, panel=examined.panel),
-    )
-
-
-def _refine_rows(examined: Examined, item: Verified, context: Context) -> Iterator[RefineRow]:
-    """At most one row for each outcome of second solutions with a critique; none where it gives the answer away."""
-    if "leaks_answer" in item.reasons:
-        return
-    if item.refinement:
-        yield _refine_row(examined, item, context, item.refinement, "correct")
-    if item.wrong_refinement:
-        yield _refine_row(examined, item, context, item.wrong_refinement, "incorrect")
-
-
-def _refine_row(examined: Examined, item: Verified, context: Context, second: str, outcome: Outcome) -> RefineRow:
-    assert item.with_critique, item.id
-    assert item.without_critique, item.id
-    return RefineRow(
-        id=digest("refine", item.id, outcome),
-        problem=examined.path.problem.question,
-        first_answer=_solution(examined.path.steps),
-        critique=item.critique.text,
-        second_answer=second.strip(),
-        first_outcome="incorrect" if item.has_error else "correct",
-        second_outcome=outcome,
-        decision=item.decision,
-        reasons=item.reasons,
-        with_critique=item.with_critique,
-        without_critique=item.without_critique,
-        origin=_origin(examined.path, context, critique=item.critique, panel=examined.panel),
-    )
-
-
-def _refine_chat_row(examined: Examined, item: Verified, context: Context) -> RefineChatRow:
-    path = examined.path
-    prompt = (
-        _solve_turn(path, context),
-        Message(role="assistant", content=_solution(path.steps)),
-        Message(role="user", content=context.refine_instruction.fill({"critique": item.critique.text})),
-    )
-    completion = (Message(role="assistant", content=item.refinement.strip()),)
-    return RefineChatRow(
-        id=digest("refine_chat", item.id),
-        prompt=prompt,
-        completion=completion,
-        messages=prompt + completion,
-        first_outcome="incorrect" if item.has_error else "correct",
-        second_outcome="correct",
-        origin=_origin(path, context, critique=item.critique, panel=examined.panel),
-    )
-
-
-def _is_pair(chosen: Verified, rejected: Verified, settings: ExportSettings) -> bool:
-    """Both measured, the failed one clearly less useful, neither much longer than the other."""
-    margin = _margin(chosen, rejected)
-    if rejected.decision == "kept" or margin is None or margin < settings.min_margin:
-        return False
-    lengths = sorted((len(chosen.critique.text), len(rejected.critique.text)))
-    return lengths[1] <= settings.max_length_ratio * lengths[0]
-
-
-def _margin(chosen: Verified, rejected: Verified) -> float | None:
-    """By how much more often second solutions come out right with the one than with the other; None if unmeasured."""
-    better = chosen.with_critique.rate if chosen.with_critique else None
-    worse = rejected.with_critique.rate if rejected.with_critique else None
-    return None if better is None or worse is None else better - worse
-
-
-def _critique_dpo_row(examined: Examined, chosen: Verified, rejected: Verified, context: Context) -> CritiqueDpoRow:
-    assert chosen.with_critique, chosen.id
-    assert rejected.with_critique, rejected.id
-    better = Message(role="assistant", content=chosen.critique.text)
-    worse = Message(role="assistant", content=rejected.critique.text)
-    return CritiqueDpoRow(
-        id=digest("critique_dpo", chosen.id, rejected.id),
-        prompt=_critique_turns(examined.path, context),
-        chosen=(better,),
-        rejected=(worse,),
-        chosen_message=better,
-        rejected_message=worse,
-        chosen_estimate=chosen.with_critique,
-        rejected_estimate=rejected.with_critique,
-        margin=_margin(chosen, rejected) or 0.0,
-        rejected_reasons=rejected.reasons,
-        origin=_origin(examined.path, context, critique=chosen.critique, panel=examined.panel),
-    )
+def solve_turn(problem: Problem, context: Context) -> Message:
+    """The problem, to be solved."""
+    return Message(role="user", content=context.solve_instruction.fill({"problem": problem.question}))

@@ -27,8 +27,11 @@ _PAIR = {"messages": "prompt", "chosen": "chosen_message", "rejected": "rejected
 _COLUMNS: dict[str, dict[str, str]] = {
     "sft": {"messages": "messages"},
     "refine_chat": {"messages": "messages"},
+    "distill": {"messages": "messages"},
     "critique_dpo": _PAIR,
     "step_dpo": _PAIR,
+    "dpo": _PAIR,
+    "judge": {"messages": "messages"},
 }
 
 

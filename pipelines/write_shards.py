@@ -7,12 +7,22 @@ from typing import Any
 import apache_beam as beam
 import msgspec
 
-from annotators.exports import Context, ExportSettings, critique_rows, path_rows, surplus
+from annotators.claim_rows import claim_rows
+from annotators.critique_rows import critique_rows
+from annotators.dialogue_rows import dialogue_rows
+from annotators.exports import Context, ExportSettings
+from annotators.judge_rows import reflected_rows, tree_judge_rows
+from annotators.path_rows import Rates, path_rows, refinement_rates, tree_rows
+from annotators.rounds import RowKind
+from annotators.scoping import dpo_row
+from annotators.shard_rows import settled, surplus
+from mcts.estimates import interval
 from pipelines.meter import METER
 from pipelines.shards import Shard, all_shards, shard_of, split_of, write_shard
 from pipelines.storage import open_folder
 from schemas import (
     Criticised,
+    Dialogue,
     Empanelled,
     Examined,
     Failure,
@@ -21,6 +31,7 @@ from schemas import (
     PathPair,
     Record,
     Rejection,
+    Scoped,
     SftRow,
     Stage,
     Tree,
@@ -40,6 +51,9 @@ Row = tuple[str, bytes]
 _IMAGES_OF = "\0images of "
 """Begins the key of a problem's images; ids hold no U+0000."""
 
+_RATES_OF = "\0rates of "
+"""Begins the key of what was measured of a path, which its row of `rl` is to have."""
+
 
 @dataclasses.dataclass
 class WriteShards(beam.PTransform):
@@ -57,6 +71,8 @@ class WriteShards(beam.PTransform):
     context: Context
     images: bool = False
     """Whether problems of the run have images, which tables then show."""
+    loop_rows: tuple[RowKind, ...] = ()
+    """What dialogues become beside themselves."""
 
     def expand(self, flows: Any) -> Any:
         """One output: the path of every file written, below `out`.
@@ -113,13 +129,17 @@ class WriteShards(beam.PTransform):
             yield ("rejections", *name[1:]), (f"{problem_id}/{_row_id(rejection)}", msgspec.msgpack.encode(rejection))
 
     def _rows(self, record: Record) -> Iterator[tuple[ShardName, Row]]:
-        for row in exported(record, self.export, self.context):
+        for row in exported(record, self.export, self.context, self.loop_rows):
             problem_id = _problem_id(record)
             config = _CONFIG_OF[type(row)]
             split = split_of(problem_id, self.export.validation_share)
             METER.count(STAGE, config)
             key = f"{problem_id}/{_row_id(row)}"
             yield (config, split, shard_of(problem_id, self.num_shards)), (key, msgspec.msgpack.encode(row))
+        for rates in refinement_rates(record, self.export) if isinstance(record, Examined) else ():
+            problem_id = _problem_id(record)
+            name = ("rl", split_of(problem_id, self.export.validation_share), shard_of(problem_id, self.num_shards))
+            yield name, (f"{_RATES_OF}{rates.row_id}", msgspec.msgpack.encode(rates))
 
     def _pictures(self, tree: Tree) -> Iterator[tuple[ShardName, Row]]:
         """A problem's images, once for each table that shows them: they are no rows."""
@@ -131,32 +151,45 @@ class WriteShards(beam.PTransform):
 
     def _write(self, gathered: tuple[ShardName, Iterable[Row]]) -> str:
         (config, split, index), encoded = gathered
-        rows, images = _apart(encoded)
+        rows, rates, images = _apart(encoded)
         shard = Shard(config=config, split=split, index=index, num_shards=self.num_shards)  # type: ignore[arg-type]
         decoder = msgspec.msgpack.Decoder(CONFIGS[config])
         records = [(key, decoder.decode(data)) for key, data in rows if data]
-        write_shard(open_folder(self.out), shard, records, images if self.images else None)
+        write_shard(open_folder(self.out), shard, settled(records, rates, self.export), images if self.images else None)
         return shard.path
 
 
-def _apart(encoded: Iterable[Row]) -> tuple[list[Row], dict[str, tuple[Image, ...]]]:
-    """Rows, and images by the ids of their problems."""
-    decoder = msgspec.msgpack.Decoder(tuple[Image, ...])
-    rows, images = [], {}
+def _apart(encoded: Iterable[Row]) -> tuple[list[Row], list[Rates], dict[str, tuple[Image, ...]]]:
+    """Rows, what was measured of paths, and images by the ids of their problems."""
+    picture, measure = msgspec.msgpack.Decoder(tuple[Image, ...]), msgspec.msgpack.Decoder(Rates)
+    rows, rates, images = [], [], {}
     for key, data in encoded:
         if key.startswith(_IMAGES_OF):
-            images[key.removeprefix(_IMAGES_OF)] = decoder.decode(data)
+            images[key.removeprefix(_IMAGES_OF)] = picture.decode(data)
+        elif key.startswith(_RATES_OF):
+            rates.append(measure.decode(data))
         else:
             rows.append((key, data))
-    return rows, images
+    return rows, rates, images
 
 
-def exported(record: Record, settings: ExportSettings, context: Context) -> Iterator[Record]:
+def exported(
+    record: Record, settings: ExportSettings, context: Context, loop_rows: tuple[RowKind, ...] = ()
+) -> Iterator[Record]:
     """The rows that a record of the flow becomes, in whatever tables they belong to."""
     match record:
+        case Tree():
+            yield record
+            yield from tree_rows(record, settings, context, interval)
+            yield from tree_judge_rows(record, settings, context)
         case PathPair() | PathAlone():
             yield record
-            yield from path_rows(record, context)
+            yield from path_rows(record, settings, context, interval)
+        case Dialogue():
+            yield record
+            yield from dialogue_rows(record, loop_rows, settings, context)
+        case Scoped():
+            yield dpo_row(record, context)
         case Criticised():
             yield from record.critiques
         case Empanelled():
@@ -164,13 +197,15 @@ def exported(record: Record, settings: ExportSettings, context: Context) -> Iter
         case Examined():
             yield from record.verified
             yield from critique_rows(record, settings, context)
+            yield from reflected_rows(record, settings, context)
+            yield from claim_rows(record, settings, context, interval)
         case _:
             yield record
 
 
 def _problem_id(record: Record) -> str:
     match record:
-        case Tree() | PathPair() | PathAlone():
+        case Tree() | PathPair() | PathAlone() | Dialogue() | Scoped():
             return record.problem.id
         case Criticised() | Empanelled() | Examined():
             return record.path.problem.id

@@ -44,14 +44,20 @@ class SftRow(Record):
     first_error: int | None
     """Located first wrong step, from 0."""
     view: str
-    with_critique: Estimate
-    with_placebo: Estimate
-    without_critique: Estimate
+    with_critique: Estimate | None
+    """Second solutions with this critique; None where its help was not measured."""
+    with_placebo: Estimate | None
+    without_critique: Estimate | None
     origin: Origin
+    decision: Literal["kept", "rejected"] = "kept"
+    """Whether it passed all tests. Rejected ones are there only with `export.feedback=both_marked`; the prompt says of
+    each critique then whether it holds."""
+    reasons: tuple[str, ...] = ()
+    """Names of the tests that it failed; empty when kept."""
 
 
 class CritiqueDpoRow(Record):
-    """A verified critique against a real one of the same path that failed."""
+    """A kept critique against a real one of the same path that is worth less, see `annotators.preferences`."""
 
     id: str
     prompt: tuple[Message, ...]
@@ -60,12 +66,13 @@ class CritiqueDpoRow(Record):
     chosen_message: Message
     """The one turn of `chosen`: LLaMA-Factory wants it bare."""
     rejected_message: Message
-    chosen_estimate: Estimate
-    rejected_estimate: Estimate
+    chosen_estimate: Estimate | None
+    """Second solutions with it; None where its help was not measured."""
+    rejected_estimate: Estimate | None
     margin: float
-    """Difference of the two rates of right second solutions, 0..1: the pair's utility."""
+    """Difference of their scores (`export.prefer.by`): of the two rates of right second solutions, 0..1, by default."""
     rejected_reasons: tuple[str, ...]
-    """Names of the tests that the rejected one failed."""
+    """Names of the tests that the rejected one failed; empty where it is only worth less."""
     origin: Origin
 
 
@@ -130,8 +137,12 @@ class RefineRow(Record):
     """Names of the tests that the critique failed; empty when kept."""
     with_critique: Estimate
     """Second solutions with this critique: how often one has this row's outcome."""
-    without_critique: Estimate
+    without_critique: Estimate | None
+    """None where no test asked for them."""
     origin: Origin
+    transition_reward: float | None = None
+    """What the step from the first to the second outcome earns, see `annotators.rewards.TransitionRewards`; None in
+    rows of runs from before there was the column."""
 
 
 class RefineChatRow(Record):
@@ -152,17 +163,87 @@ class RefineChatRow(Record):
     origin: Origin
 
 
+Difficulty = Literal["hard_but_solvable", "easy_but_brittle", "neither"]
+"""What the interval of a problem's success rate says of it."""
+
+
 class RlRow(Record):
-    """A solution to criticise with its label and location, which `annotators.rewards` compares critiques with."""
+    """What a policy is asked, and what its answer is rewarded by, see `annotators.rewards`.
+
+    `criticise` is a solution to criticise with its label and location. `solve` is a problem to solve, written with
+    `export.rl` and `export.plain_share`: bare, or with one solution of the actor's and its outcome. `spoil` is a right
+    step to be written anew with an error, written with `export.rl=claims` where one was put in (`paths=injected`).
+    """
 
     id: str
     prompt: tuple[Message, ...]
-    """The user's turn: problem and solution, as in `sft`."""
+    """The user's turn: problem and solution, as in `sft`, up to the step that was asked about where a critic was shown
+    no more; for `solve` the problem alone; for `spoil` problem, steps before, right step and kind of error."""
     problem: str
     solution: str
-    label: Literal["correct", "incorrect"]
+    """What is criticised, or for `solve` what the actor wrote; empty for a bare problem."""
+    label: Literal["correct", "incorrect"] | None
+    """Of the solution; None for a bare problem."""
     first_error: int | None
-    """Located first wrong step, from 0; None for a right solution."""
+    """Located first wrong step, from 0; None for a right solution, and for other tasks."""
     posterior: tuple[float, ...]
-    """For each step the probability that it is the first wrong one; empty for a right solution."""
+    """For each step the probability that it is the first wrong one; empty for a right solution, and for other tasks."""
     origin: Origin
+    task: Literal["criticise", "solve", "spoil"] = "criticise"
+    answer: str = ""
+    """The gold answer of `solve`, for a reward that checks answers; empty for `criticise`."""
+    reward_if_right: float | None = None
+    """What a critique earns whose second solution comes out right; None for other tasks."""
+    reward_if_wrong: float | None = None
+    """The same for one that comes out wrong."""
+    with_critique: Estimate | None = None
+    """Second solutions with the measured critiques of this path that do not give the answer away, counted together;
+    None where none was measured, and for other tasks."""
+    without_critique: Estimate | None = None
+    """Second solutions without any critique; None where none was measured, and for other tasks."""
+    success_rate: float | None = None
+    """Of the problem: the rate of `origin.root_estimate`; None where nothing was scored."""
+    success_low: float = 0.0
+    """Low end of that rate's interval at `export.level`, 0..1."""
+    success_high: float = 1.0
+    """High end, 0..1."""
+    difficulty: Difficulty = "neither"
+    """`hard_but_solvable`: the interval lies below `export.difficulty_rate`, and something came out right;
+    `easy_but_brittle`: it lies above, and something came out wrong."""
+    pair: str = ""
+    """With `export.rl=problem_pairs` what the two rows of a pair have in common, else empty."""
+    completion: tuple[Message, ...] = ()
+    """With `export.rl=claims` what was written to the prompt: a critique, for `solve` the solution, for `spoil` the
+    changed step; else empty."""
+    reward: float | None = None
+    """What that earned; None without a completion."""
+
+
+JudgeKind = Literal["pointwise", "pairwise", "reflected"]
+"""`pointwise`: is this solution right; `pairwise`: which of two is better; `reflected`: is it right, a critique of it
+beside it."""
+
+
+class JudgeRow(Record):
+    """A judgement whose truth is known, made of solutions and critiques that no other table takes.
+
+    Written with `export.judge`. A solution whose outcome nobody could decide is in none.
+    """
+
+    id: str
+    kind: JudgeKind
+    prompt: tuple[Message, ...]
+    """The user's turn: problem, solution or two, critique."""
+    completion: tuple[Message, ...]
+    """The true judgement: the line that the prompt asks for."""
+    messages: tuple[Message, ...]
+    """`prompt` and `completion` as one conversation."""
+    label: Literal["correct", "incorrect", "first", "second"]
+    """Whether the solution's answer is right; of a pair, which solution's is. `annotators.rewards.judgement_reward`
+    compares completions with it."""
+    group: str
+    """What both orders of a pair have in common; else the row's id."""
+    problem: str
+    origin: Origin
+    """`node_ids` are those of the solution, of a pair those of the first and then of the second. The critic is that of
+    the critique."""

@@ -1,6 +1,16 @@
 """What goes on to verification, and the placebo that it is compared with."""
 
-from annotators.controls import FALLBACK_PLACEBO, choose_candidates, choose_placebos
+import itertools
+
+import pytest
+
+from annotators.controls import (
+    FALLBACK_PLACEBO,
+    choose_candidates,
+    choose_placebos,
+    shard_quota,
+    undoubted_surplus,
+)
 from schemas import Criticised
 from tests.annotators.annotated import alone, criticised, critique, pair, problem
 
@@ -74,3 +84,43 @@ def test_equal_texts_are_one_candidate_the_first():
     panel = critique(pair(), agent="panel", text="same")
     assert choose_candidates([anna, bert], panel, "both") == (panel.id,)
     assert choose_candidates([anna, bert], None, "both") == (anna.id,)
+
+
+def test_critiques_that_another_critic_was_shown_are_not_finished():
+    path = pair()
+    first, second, alone_ = (critique(path, agent=agent, text=agent) for agent in ("first", "second", "alone"))
+    composed = critique(path, agent="panel", text="panel")
+    said = (first, second, alone_)
+    assert choose_candidates(said, composed, "finished", {"first"}) == (second.id, alone_.id)
+    assert choose_candidates(said, composed, "agents", {"first"}) == (first.id, second.id, alone_.id)
+
+
+@pytest.mark.parametrize(("total", "num_shards"), [(250, 1), (250, 7), (250, 1000), (0, 3)])
+def test_the_parts_of_all_shards_add_up_to_the_whole(total, num_shards):
+    parts = [shard_quota(total, index, num_shards) for index in range(num_shards)]
+    assert sum(parts) == total
+    assert max(parts) - min(parts) <= 1
+
+
+def right(name: str, **named: int | None) -> Criticised:
+    return criticised(alone(name=name), **named)
+
+
+def test_only_right_paths_that_nobody_doubted_are_counted_and_which_stay_their_digests_decide():
+    """DeepCritic's rule: all wrong ones, right ones with a self-correction, and so many others."""
+    plain = [right(f"plain{i}", first=None, deep=None) for i in range(5)]
+    others = [
+        right("taken back", first=1, deep=None),
+        right("doubted to the end", first=None, deep=2),
+        criticised(pair(name="wrong"), first=0, deep=0),
+        right("silent"),
+    ]
+    names = {item.path.id for item in plain}
+    fallen = undoubted_surplus([*plain, *others], 3)
+    assert len(fallen) == 2
+    assert fallen < names
+    for order in itertools.permutations(plain):
+        assert undoubted_surplus([*others, *order], 3) == fallen
+    assert undoubted_surplus([*plain, *others], 5) == frozenset()
+    assert undoubted_surplus([*plain, *others], 0) == names
+    assert undoubted_surplus([*plain, *others], 2) > fallen

@@ -24,8 +24,11 @@ SOLUTIONS = (
     Judged(**WRONG, first_error=0, is_read=False, second_outcomes=("unscored",)),
 )
 COUNTS = {
+    "solved": Estimate(),
     # The second one calls a right solution wrong, the last but one a wrong one right.
     "verdict": Estimate(correct=5, scored=7, unscored=1),
+    "verdict_on_wrong": Estimate(correct=3, scored=4, unscored=1),
+    "verdict_on_right": Estimate(correct=2, scored=3),
     "exact": Estimate(correct=1, scored=4, unscored=1),
     "within_1": Estimate(correct=2, scored=4, unscored=1),
     "on_correct": Estimate(correct=2, scored=3),
@@ -53,7 +56,7 @@ def test_every_rate_of_a_table_by_hand():
     found = figures(*SOLUTIONS)
     assert {name: found[name].counts for name in RATES} == COUNTS
     assert {name: found[name].value for name in RATES} == {
-        name: pytest.approx(each.correct / each.scored) for name, each in COUNTS.items()
+        name: pytest.approx(each.correct / each.scored) if each.scored else None for name, each in COUNTS.items()
     }
 
 
@@ -62,6 +65,8 @@ def test_f1_and_gain_of_the_same_table():
     # 2 * 1/4 * 2/3 / (1/4 + 2/3); with the one that was not read missed 2 * 1/5 * 2/3 / (1/5 + 2/3).
     assert found["f1"].value == pytest.approx(4 / 11)
     assert found["f1_unread_missed"].value == pytest.approx(4 / 13)
+    # Of the verdict "wrong": three rightly, one in vain, one missed; 2 * 3 / (2 * 3 + 1 + 1).
+    assert found["verdict_f1"].value == pytest.approx(3 / 4)
     # Two turned right, one turned wrong, of six.
     assert found["delta"].value == pytest.approx(1 / 6)
     assert tuple(found) == FIGURES
@@ -80,6 +85,30 @@ def test_where_nobody_says_the_place_there_are_verdicts_only():
     assert right["verdict"] == Estimate(scored=1)
     for name in ("exact", "within_1", "on_correct"):
         assert wrong[name] == right[name] == NOTHING
+
+
+def test_of_a_solution_without_a_label_no_verdict_counts():
+    counts = count(Judged(label=None, is_located=False, named=0, has_gold=True))
+    assert {name for name, each in counts.items() if each != NOTHING} == {"leaks"}
+
+
+def test_own_solutions_count_where_there_are_any():
+    own = [Judged(**RIGHT, own_outcome=outcome) for outcome in ("correct", "incorrect", "incorrect", "unscored", None)]
+    assert figures(*own)["solved"].counts == Estimate(correct=1, scored=3, unscored=1)
+
+
+def test_verdicts_on_right_solutions_alone_have_no_f1_and_on_wrong_ones_alone_they_have_one():
+    assert figures(*SOLUTIONS[:3])["verdict_f1"].value is None
+    # Three of four found, none accused in vain: precision 1, recall 3/4.
+    assert figures(*SOLUTIONS[3:])["verdict_f1"].value == pytest.approx(6 / 7)
+
+
+def test_a_verdict_f1_of_one_has_an_interval_that_is_no_point():
+    items = [Judged(label="incorrect", first_error=0, named=0)] * 4 + [Judged(label="correct", named=None)] * 4
+    found = figures(*items, level=0.95)["verdict_f1"]
+    assert (found.value, found.high) == (1.0, 1.0)
+    assert found.low is not None
+    assert 0.5 < found.low < 0.9
 
 
 def test_without_a_gold_answer_nobody_leaks():

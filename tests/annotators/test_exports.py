@@ -4,25 +4,42 @@ import re
 
 import pytest
 
-from annotators.exports import ExportSettings, critique_rows, path_rows
-from schemas import CritiqueDpoRow, Estimate, Message, PrmRow, RefineChatRow, RefineRow, RlRow, SftRow, StepDpoRow
+from annotators.critique_rows import critique_rows
+from annotators.exports import ExportSettings
+from schemas import (
+    CritiqueDpoRow,
+    Estimate,
+    JudgeRow,
+    Message,
+    PrmRow,
+    RefineChatRow,
+    RefineRow,
+    RlRow,
+    SftRow,
+    StepDpoRow,
+)
 from schemas.arrow import CONFIGS, arrow_schema, from_row, to_row
 from tests.annotators.annotated import alone, critique, pair, provenance
-from tests.annotators.made_exports import CONTEXT, FORKED, PATHS, VOTES, every_row, examined, of, verified
+from tests.annotators.made_exports import CONTEXT, FORKED, PATHS, VOTES, every_row, examined, from_path, of, verified
+
+
+def test_only_paths_that_are_to_be_criticised_make_rl_rows():
+    assert of(RlRow, from_path(FORKED, ExportSettings(rl="rollouts"))) == []
+    assert of(RlRow, from_path(FORKED, ExportSettings(rl="problem_pairs"))) == []
 
 
 def test_a_pair_makes_one_rl_one_step_dpo_and_two_prm_rows_and_a_lone_path_one_rl_and_one_prm_row():
-    assert [type(row) for row in path_rows(FORKED, CONTEXT)] == [RlRow, StepDpoRow, PrmRow, PrmRow]
-    assert [type(row) for row in path_rows(alone(), CONTEXT)] == [RlRow, PrmRow]
+    assert [type(row) for row in from_path(FORKED)] == [RlRow, StepDpoRow, PrmRow, PrmRow]
+    assert [type(row) for row in from_path(alone())] == [RlRow, PrmRow]
 
 
 def test_an_rl_row_is_the_solution_with_its_label():
-    (row,) = of(RlRow, list(path_rows(FORKED, CONTEXT)))
+    (row,) = of(RlRow, from_path(FORKED))
     assert row.problem == "Calculate 7 + 8 + 5."
     assert row.solution == "Step 1: 7 + 8 = 15\nStep 2: 15 + 5 = 21\nStep 3: hm\nAnswer: 21"
     assert (row.label, row.first_error, row.posterior) == ("incorrect", 1, (0, 1, 0, 0))
     assert row.prompt == (Message(role="user", content=f"Criticise.\n{row.problem}\n{row.solution}"),)
-    (row,) = of(RlRow, list(path_rows(alone(), CONTEXT)))
+    (row,) = of(RlRow, from_path(alone()))
     assert (row.label, row.first_error, row.posterior) == ("correct", None, ())
 
 
@@ -37,7 +54,7 @@ def test_an_rl_row_is_the_solution_with_its_label():
 )
 def test_prm_labels_hold_up_to_the_first_wrong_step(first_error, labels):
     path = pair(prefix=("a\n",), wrong=("b\n", "c\n", "Answer: 1"), right=("d\n", "Answer: 2"), first_error=first_error)
-    wrong, right = of(PrmRow, list(path_rows(path, CONTEXT)))
+    wrong, right = of(PrmRow, from_path(path))
     assert wrong.completions == ("a", "b", "c", "Answer: 1")
     assert wrong.labels == labels
     assert wrong.posterior == tuple(float(i == first_error) for i in range(4))
@@ -47,24 +64,24 @@ def test_prm_labels_hold_up_to_the_first_wrong_step(first_error, labels):
 
 
 def test_prm_rows_carry_an_estimate_for_each_step_and_none_of_the_other_branch():
-    wrong, right = of(PrmRow, list(path_rows(FORKED, CONTEXT)))
+    wrong, right = of(PrmRow, from_path(FORKED))
     nothing, never, always = Estimate(), Estimate(correct=0, scored=8), Estimate(correct=8, scored=8)
     assert wrong.estimates == (nothing, never, never, never)
     assert right.estimates == (nothing, always, always)
-    (lone,) = of(PrmRow, list(path_rows(alone(), CONTEXT)))
+    (lone,) = of(PrmRow, from_path(alone()))
     assert lone.estimates == (always, always, always)
     assert lone.labels == (True, True, True)
 
 
 def test_each_prm_row_points_at_the_nodes_of_its_own_steps():
-    wrong, right = of(PrmRow, list(path_rows(FORKED, CONTEXT)))
+    wrong, right = of(PrmRow, from_path(FORKED))
     assert wrong.origin.node_ids == (1, 100, 101, 102)
     assert right.origin.node_ids == (1, 200, 201)
     assert all(len(row.origin.node_ids) == len(row.completions) for row in (wrong, right))
 
 
 def test_a_step_pair_is_both_whole_solutions_byte_for_byte():
-    (row,) = of(StepDpoRow, list(path_rows(FORKED, CONTEXT)))
+    (row,) = of(StepDpoRow, from_path(FORKED))
     assert row.prompt == (Message(role="user", content="Solve.\nCalculate 7 + 8 + 5.\n"),)
     assert row.chosen == (Message(role="assistant", content="Step 1: 7 + 8 = 15\nStep 2: 15 + 5 = 20\nAnswer: 20"),)
     assert row.rejected == (
@@ -77,14 +94,14 @@ def test_a_step_pair_is_both_whole_solutions_byte_for_byte():
 
 def test_odd_white_space_of_steps_survives_in_a_step_pair():
     path = pair(prefix=("  a \n\n", "\tb"), wrong=("\n c\n",), right=(" d \r\n", " "), first_error=2)
-    (row,) = of(StepDpoRow, list(path_rows(path, CONTEXT)))
+    (row,) = of(StepDpoRow, from_path(path))
     assert row.prefix == "  a \n\n\tb"
     assert row.chosen[0].content == "  a \n\n\tb d \r\n "
     assert row.rejected[0].content == "  a \n\n\tb\n c\n"
 
 
 def test_solutions_that_part_at_once_share_no_prefix():
-    (row,) = of(StepDpoRow, list(path_rows(pair(), CONTEXT)))
+    (row,) = of(StepDpoRow, from_path(pair()))
     assert row.prefix == ""
     assert row.chosen[0].content == "Step 1: 7 + 8 = 15\nStep 2: 15 + 5 = 20\nAnswer: 20"
 
@@ -99,17 +116,19 @@ def test_no_turn_follows_one_of_the_same_role_and_none_is_a_systems():
             CritiqueDpoRow: lambda row: [row.prompt + row.chosen, row.prompt + row.rejected],
             StepDpoRow: lambda row: [row.prompt + row.chosen, row.prompt + row.rejected],
             RlRow: lambda row: [(*row.prompt, Message(role="assistant", content="to come"))],
+            JudgeRow: lambda row: [row.prompt + row.completion, row.messages],
         }.get(type(row), lambda _: [])(row)
     ]
-    # Two pairs and two lone paths. A pair: sft 2 x 2, chats 2 x 2, critique_dpo 2, step_dpo 2, rl 1; lone: no step_dpo.
-    assert len(conversations) == 2 * 13 + 2 * 11
+    # Two pairs and two lone paths. A pair: sft 2 x 2, chats 2 x 2, critique_dpo 2, step_dpo 2, rl 1, judgements after
+    # reflection 3 x 2; lone: no step_dpo. The tree: rl 2, judgements of one solution 2 x 2, of two 2 x 2.
+    assert len(conversations) == 2 * 19 + 2 * 17 + 10
     for turns in conversations:
         assert [turn.role for turn in turns] == ["user", "assistant"] * (len(turns) // 2)
 
 
 def test_steps_without_a_number_get_the_one_that_critiques_speak_of():
     path = pair(wrong=("7 + 8 is 14\n", "14 + 5 is 19\n", "Answer: 19"))
-    (rl,) = of(RlRow, list(path_rows(path, CONTEXT)))
+    (rl,) = of(RlRow, from_path(path))
     assert rl.prompt[0].content == (
         "Criticise.\nCalculate 7 + 8 + 5.\nStep 1: 7 + 8 is 14\nStep 2: 14 + 5 is 19\nAnswer: 19"
     )
@@ -121,8 +140,9 @@ def test_steps_without_a_number_get_the_one_that_critiques_speak_of():
 def test_ids_are_unique_and_the_same_in_every_run():
     rows = every_row(*PATHS)
     ids = [row.id for row in rows]
-    # A pair: rl, step_dpo, 2 prm, 2 sft, 4 refine, 2 refine_chat, critique_dpo; a lone path: one prm and no step_dpo.
-    assert len(ids) == 2 * 13 + 2 * 11
+    # A pair: rl, step_dpo, 2 prm, 2 sft, 4 refine, 2 refine_chat, critique_dpo, 3 judge; a lone path: one prm and no
+    # step_dpo. The tree: 2 rl, 4 judge.
+    assert len(ids) == 2 * 16 + 2 * 14 + 6
     assert len(set(ids)) == len(ids)
     assert {row.id for row in every_row(*PATHS[::-1])} == set(ids)
     assert all(re.fullmatch(r"[0-9a-f]{32}", each) for each in ids)
@@ -131,13 +151,15 @@ def test_ids_are_unique_and_the_same_in_every_run():
 def test_every_row_says_where_it_comes_from():
     for row in every_row(*PATHS):
         origin = row.origin
-        assert (origin.problem_id, origin.tree_id) == ("q1", "tree1")
+        assert origin.problem_id == "q1"
+        assert origin.tree_id in ("tree1", "tree of q1")
         assert (origin.config_digest, origin.version) == ("c1", "1.2.3")
         assert origin.actor == provenance()
         assert origin.root_estimate == Estimate(correct=4, scored=8)
         assert origin.node_ids
-        if isinstance(row, SftRow | RefineRow | RefineChatRow | CritiqueDpoRow):
-            assert origin.critic.model in ("anna-model", "bert-model")
+        reflects = isinstance(row, JudgeRow) and row.kind == "reflected"
+        if reflects or isinstance(row, SftRow | RefineRow | RefineChatRow | CritiqueDpoRow):
+            assert origin.critic.model in ("anna-model", "bert-model", *(["cleo-model"] if reflects else []))
             assert origin.votes == VOTES
         else:
             assert origin.critic is None
@@ -157,12 +179,44 @@ def test_every_row_goes_into_its_table_and_comes_back():
         assert from_row(to_row(row), type(row)) == row
 
 
+OLDER = {
+    SftRow: {"decision": "kept", "reasons": ()},
+    RefineRow: {"transition_reward": None},
+    RlRow: {
+        **{"task": "criticise", "answer": "", "reward_if_right": None, "reward_if_wrong": None, "pair": ""},
+        **{"with_critique": None, "without_critique": None, "difficulty": "neither"},
+        **{"success_rate": None, "success_low": 0.0, "success_high": 1.0},
+    },
+}
+"""By record, the columns that runs from before recipes lack, and what is read in their place."""
+
+
+@pytest.mark.parametrize(("record", "missing"), OLDER.items())
+def test_rows_of_older_runs_are_read(record, missing):
+    plain = to_row(of(record, every_row(*PATHS))[-1])
+    read = from_row({name: value for name, value in plain.items() if name not in missing}, record)
+    assert {name: getattr(read, name) for name in missing} == missing
+
+
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
         ({"validation_share": 1.0}, "validation_share must lie in 0..1, got 1.0"),
         ({"validation_share": -0.1}, "validation_share must lie in 0..1, got -0.1"),
         ({"max_length_ratio": 0.9}, "max_length_ratio must be at least 1, got 0.9"),
+        ({"plain_share": 1.0}, "plain_share must lie in 0..1, got 1.0"),
+        ({"level": 1.0}, "level must lie between 0 and 1, got 1.0"),
+        ({"difficulty_rate": 0.0}, "difficulty_rate must lie between 0 and 1, got 0.0"),
+        (
+            {"plain_share": 0.2, "rl": "rollouts"},
+            "plain_share=0.2 mixes bare problems with paths to criticise, got rl=rollouts; give rl=paths or "
+            "plain_share=0",
+        ),
+        ({"judge": ("pairwise", "pairwise")}, "judge names a kind twice, got pairwise, pairwise"),
+        (
+            {"judge_per_problem": 3},
+            "judge_per_problem must be an even number of at least 2, one row for each label, got 3",
+        ),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(chosen, message):

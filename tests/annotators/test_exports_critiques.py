@@ -2,9 +2,11 @@
 
 from importlib import resources
 
+import msgspec
 import pytest
 
-from annotators.exports import Context, ExportSettings, critique_rows
+from annotators.critique_rows import critique_rows
+from annotators.exports import ExportSettings
 from schemas import (
     CritiqueDpoRow,
     Estimate,
@@ -56,13 +58,7 @@ def test_sft_messages_hold_neither_the_gold_answer_nor_the_right_branch(view):
     said = critique(secret, wrong=0, view=view)
     item = verified(said, secret, refinement="Step 1: CanarySecond\nAnswer: CanaryGold")
     shipped = resources.files("annotators.prompts").joinpath("export_critique.txt").read_text()
-    context = Context(
-        config_digest="c",
-        version="1",
-        critique_instruction=Template(name="export_critique", text=shipped),
-        solve_instruction=CONTEXT.solve_instruction,
-        refine_instruction=CONTEXT.refine_instruction,
-    )
+    context = msgspec.structs.replace(CONTEXT, critique_instruction=Template(name="export_critique", text=shipped))
     rows = list(critique_rows(examined(secret, item), ExportSettings(), context))
     (row,) = of(SftRow, rows)
     assert "Canary" not in "".join(message.content for message in row.messages)
@@ -203,3 +199,41 @@ def test_a_critique_pair_needs_both_measured_and_one_kept():
 def test_a_path_gives_one_critique_pair_at_most_the_first_that_fits():
     (row,) = dpo(kept(), kept("cleo"), failed("bert", 300), failed("dora", 80), failed("emil", 90))
     assert row.rejected[0].content == "x" * 80
+
+
+def marked(*items: Verified) -> list[SftRow]:
+    settings = ExportSettings(feedback="both_marked")
+    return of(SftRow, list(critique_rows(examined(FORKED, *items), settings, CONTEXT)))
+
+
+def test_both_kinds_of_feedback_stand_in_the_training_text_each_with_its_mark():
+    good, bad = kept(), verified(named("bert"), FORKED, correct=None, reasons=("wrong_location", "too_short"))
+    passed, failed_ = marked(good, bad)
+    (plain,) = of(SftRow, list(critique_rows(examined(FORKED, good, bad), ExportSettings(), CONTEXT)))
+    asked = plain.prompt[0].content
+    assert passed.prompt[0].content == f"{asked}\n\nKnown: it passed every test."
+    assert failed_.prompt[0].content == f"{asked}\n\nKnown: it failed these tests: wrong location, too short."
+    assert passed.completion[0].content == good.critique.text
+    assert failed_.completion[0].content == bad.critique.text
+    assert passed.messages == passed.prompt + passed.completion
+    assert [(row.decision, row.reasons) for row in (passed, failed_, plain)] == [
+        ("kept", ()),
+        ("rejected", ("wrong_location", "too_short")),
+        ("kept", ()),
+    ]
+    assert (failed_.with_critique, plain.with_critique) == (None, Estimate(correct=8, scored=8))
+
+
+def test_a_marked_critique_gives_no_answer_away():
+    told = verified(named("bert"), FORKED, reasons=("leaks_answer",))
+    assert [row.decision for row in marked(kept(), told)] == ["kept"]
+
+
+def test_a_refine_row_has_the_reward_of_its_transition():
+    rows = of(RefineRow, refined(verified(named("anna"), FORKED, refinement=RIGHT_SECOND, wrong=WRONG_SECOND)))
+    assert [(row.first_outcome, row.second_outcome, row.transition_reward) for row in rows] == [
+        ("incorrect", "correct", 1.0),
+        ("incorrect", "incorrect", 0.0),
+    ]
+    (row,) = refined(verified(critique(alone(), wrong=None), alone(), refinement=RIGHT_SECOND), alone())[1:]
+    assert (row.first_outcome, row.second_outcome, row.transition_reward) == ("correct", "correct", 0.2)

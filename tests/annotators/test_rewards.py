@@ -5,12 +5,11 @@ import doctest
 import pytest
 
 import annotators.rewards
-from annotators.exports import path_rows
 from annotators.rewards import Said, critique_reward, location_reward, read_ending, verdict_reward
 from annotators.units import closing_line, render_critique
 from schemas import RlRow
 from tests.annotators.annotated import alone, error, pair, praise
-from tests.annotators.made_exports import CONTEXT, of
+from tests.annotators.made_exports import from_path, of
 
 RIGHT = "No step is wrong. The solution is correct."
 WRONG_AT_2 = "The first wrong step is step 2. The solution is incorrect."
@@ -48,9 +47,9 @@ def test_only_an_ending_that_names_a_verdict_and_a_place_is_read(text, said):
     assert read_ending(text) == (said and Said(verdict=said[0], first_wrong_step=said[1]))
 
 
-def test_the_example_holds():
+def test_the_examples_hold():
     assert doctest.testmod(annotators.rewards).failed == 0
-    assert doctest.testmod(annotators.rewards).attempted == 1
+    assert doctest.testmod(annotators.rewards).attempted == 3
 
 
 @pytest.mark.parametrize(
@@ -78,7 +77,7 @@ def test_a_critique_earns_by_its_verdict_and_by_how_likely_its_step_is(
 
 
 def test_each_completion_of_a_batch_is_held_against_its_own_row():
-    rows = [of(RlRow, list(path_rows(path, CONTEXT)))[0] for path in (pair(first_error=1), alone(), pair())]
+    rows = [of(RlRow, from_path(path))[0] for path in (pair(first_error=1), alone(), pair())]
     columns = {name: [getattr(row, name) for row in rows] for name in ("label", "first_error", "posterior")}
     assert critique_reward([closing_line(1), closing_line(None), closing_line(0)], **columns) == [1, 1, 1]
     # The third names a wrong place only: half for the verdict.

@@ -5,12 +5,15 @@ import json
 import pyarrow as pa
 import pytest
 
+from annotators.scoping import dpo_row
 from pipelines.llama_factory import dataset_info, write_dataset_info
 from pipelines.manifest import Books
 from pipelines.output import Output
 from schemas import Record
 from schemas.arrow import CONFIGS, arrow_schema, to_row
-from tests.annotators.made_exports import PATHS, every_row
+from tests.annotators.made_dialogues import every_dialogue_row
+from tests.annotators.made_exports import CONTEXT, PATHS, every_row
+from tests.annotators.test_scoping import scoped
 
 FULL = dataset_info({f"{config}/{split}": 3 for config in CONFIGS for split in ("train", "validation")})
 TRAIN = {name: entry for name, entry in FULL.items() if entry["split"] == "train"}
@@ -19,13 +22,17 @@ entries = pytest.mark.parametrize("entry", TRAIN.values(), ids=TRAIN)
 
 
 def rows_of(config: str) -> list[dict]:
-    records: list[Record] = [row for row in every_row(*PATHS) if type(row) is CONFIGS[config]]
+    records: list[Record] = [
+        row
+        for row in (*every_row(*PATHS), *every_dialogue_row(), dpo_row(scoped("near"), CONTEXT))
+        if type(row) is CONFIGS[config]
+    ]
     assert records
     return [to_row(row) for row in records]
 
 
 def test_what_can_be_trained_on_is_listed_for_both_splits():
-    tables = ["sft", "refine_chat", "critique_dpo", "step_dpo"]
+    tables = ["sft", "refine_chat", "distill", "critique_dpo", "step_dpo", "dpo", "judge"]
     assert [(name, entry["subset"], entry["split"]) for name, entry in FULL.items()] == [
         named
         for table in tables
@@ -37,6 +44,7 @@ def test_what_can_be_trained_on_is_listed_for_both_splits():
     assert [name for name, entry in TRAIN.items() if entry["ranking"]] == [
         "wrongturn_critique_dpo",
         "wrongturn_step_dpo",
+        "wrongturn_dpo",
     ]
 
 

@@ -49,9 +49,17 @@ class Paid:
         return [float(i) for i in range(len(completions))]
 
 
-def run_block(table: str, out: Path, model: str, folder: Path, paid: Paid | None = None) -> dict[str, Any]:
-    """Runs a block of the page on the run's folder and the tiny model, for one step. Nothing else of it is changed."""
+def run_block(
+    table: str, out: Path, model: str, folder: Path, paid: Paid | None = None, changes: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """Runs a block of the page on the run's folder and the tiny model, for one step.
+
+    Nothing else of it is changed but what the page tells to change.
+    """
     code = BLOCKS[table].replace('"out"', repr(str(out)))
+    for old, new in (changes or {}).items():
+        assert old in code
+        code = code.replace(old, new)
     code = code.replace("Config(", "Config(**ONE_STEP, ").replace("reward_funcs=[", "reward_funcs=[paid, ")
     step = ONE_STEP | {"output_dir": str(folder)} | (SHORT if table == "rl" else {})
     names: dict[str, Any] = {"MODEL": model, "ONE_STEP": step, "paid": paid}
@@ -75,10 +83,10 @@ def tokenizer_of(trainer: Any) -> Any:
 
 
 def test_the_page_has_a_block_for_every_table_that_trainers_take():
-    assert BLOCKS.keys() == {"sft", "critique_dpo", "step_dpo", "prm", "rl", "refine", "refine_chat"}
+    assert BLOCKS.keys() == {"sft", "critique_dpo", "step_dpo", "prm", "rl", "judge", "refine", "refine_chat"}
 
 
-@pytest.mark.parametrize(("table", "template"), [("sft", "own"), ("refine_chat", "strict")])
+@pytest.mark.parametrize(("table", "template"), [("sft", "own"), ("refine_chat", "strict"), ("judge", "own")])
 def test_sft_takes_the_loss_on_the_completion_alone(table, template, out, models, tmp_path):
     names = run_block(table, out, models[template], tmp_path)
     trainer = names["trainer"]
@@ -136,9 +144,38 @@ def test_grpo_hands_the_rewards_what_they_need(out, models, tmp_path):
     check_step(trainer)
     assert [completion[-1]["role"] for completion in paid.columns["completions"]] == ["assistant", "assistant"]
     (row,) = (row for row in names["rows"]["train"] if row["id"] == paid.columns["id"][0])
-    for name in ("label", "first_error", "posterior", "problem", "solution"):
+    for name in set(row) - {"prompt", "completion"}:  # TRL has names of its own for these.
         assert paid.columns[name] == [row[name]] * 2
     assert {"rewards/verdict_reward/mean", "rewards/location_reward/mean"} <= trainer.state.log_history[0].keys()
+    assert {row["task"] for row in names["rows"]["train"]} == {"criticise", "solve"}
+
+
+def test_grpo_hands_the_label_of_a_judgement_to_its_reward(out, models, tmp_path):
+    paid = Paid()
+    changes = {
+        '"rl"': '"judge"',
+        "location_reward, verdict_reward\n": "judgement_reward\n",
+        "verdict_reward, location_reward]": "judgement_reward]",
+    }
+    names = run_block("rl", out, models["own"], tmp_path, paid, changes)
+    trainer = names["trainer"]
+    check_step(trainer)
+    (row,) = (row for row in names["rows"]["train"] if row["id"] == paid.columns["id"][0])
+    for name in ("label", "kind", "group"):
+        assert paid.columns[name] == [row[name]] * 2
+    # What a random model writes is no judgement.
+    assert trainer.state.log_history[0]["rewards/judgement_reward/mean"] == 0
+
+
+def test_grpo_takes_a_row_that_a_reward_is_not_for(out, models, tmp_path):
+    """A batch of bare problems: the rewards of critiques are None throughout, and another one decides."""
+    paid = Paid()
+    only = f'rows = datasets.load_dataset({str(out)!r}, "rl").filter(lambda row: row["task"] == "solve")'
+    changes = {f'rows = datasets.load_dataset({str(out)!r}, "rl")': only}
+    names = run_block("rl", out, models["own"], tmp_path, paid, changes)
+    check_step(names["trainer"])
+    assert paid.columns["task"] == ["solve"] * 2
+    assert paid.columns["answer"][0]
 
 
 def stepwise() -> ModuleType:
