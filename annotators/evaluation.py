@@ -29,11 +29,12 @@ Interval = Callable[[Estimate, float], tuple[float, float]]
 class Judged(Record):
     """One labelled solution and what came of the critique of it."""
 
-    label: Verdict
+    label: Verdict | None
+    """None where nobody knows: no verdict on it counts."""
     first_error: int | None = None
     """By the label, from 0; None for a right solution, and where the label says no place."""
     is_located: bool = True
-    """Whether the label says where a wrong solution goes wrong."""
+    """Whether the label says where a wrong solution goes wrong; False where there is no label."""
     is_read: bool = True
     """False where there is no critique that could be read; `named` and `gives_away` then count for nothing."""
     named: int | None = None
@@ -46,10 +47,15 @@ class Judged(Record):
     """Whether the gold answer is known: nobody can tell a leak otherwise."""
     gives_away: bool = False
     """Whether the critique says the gold answer."""
+    own_outcome: Outcome | None = None
+    """Of the actor's own solution of the same problem; None where it was asked for none."""
 
 
 RATES: dict[str, str] = {
+    "solved": "own solutions of the problems that are right",
     "verdict": "the critic says rightly whether the solution is right",
+    "verdict_on_wrong": "of wrong solutions: the critic says so",
+    "verdict_on_right": "of right solutions: the critic says so",
     "exact": "of wrong solutions: exactly the first wrong step is named",
     "within_1": "of wrong solutions: the first wrong step or one beside it is named",
     "on_correct": "of right solutions: no step is named",
@@ -71,7 +77,8 @@ Counts = dict[str, Estimate]
 def count(item: Judged) -> Counts:
     """One solution's part in every rate. `correct` counts that for which the rate's words hold.
 
-    Verdict and places are ProcessBench's (arXiv 2412.06559). `correct_to_incorrect` and `incorrect_to_correct` are
+    Verdict and places are ProcessBench's (arXiv 2412.06559). `solved` is CriticBench's accuracy of generation (arXiv
+    2402.14809), `after` that of its correction. `correct_to_incorrect` and `incorrect_to_correct` are
     RealCritic's ratios (arXiv 2501.14492): of the first solutions with one outcome, those whose second one has the
     other. `after` less `before` is the gain in accuracy of Critique-RL (arXiv 2510.24320).
     """
@@ -86,7 +93,10 @@ def count(item: Judged) -> Counts:
     before = Estimate(correct=seconds.scored * was_right, scored=seconds.scored, unscored=seconds.unscored)
     unknown = Estimate(unscored=len(item.second_outcomes))
     return {
-        "verdict": score.verdict,
+        "solved": nothing if item.own_outcome is None else Estimate.of([item.own_outcome]),
+        "verdict": score.verdict if item.label else nothing,
+        "verdict_on_wrong": score.verdict if item.label == "incorrect" else nothing,
+        "verdict_on_right": score.verdict if item.label == "correct" else nothing,
         "exact": score.on_erroneous if item.is_located else nothing,
         "within_1": score.within_one if item.is_located else nothing,
         "on_correct": score.on_correct if item.is_located else nothing,
@@ -144,6 +154,12 @@ def _f1_strict(sums: Sums) -> Any:
     return _harmonic_means(_ratio(found, wrong + unread), _ratio(spared, right + also_unread))
 
 
+def _verdict_f1(sums: Sums) -> Any:
+    """Of the verdict "wrong": CriticBench's figure for critiques, harmonic mean of precision and recall."""
+    (found, wrong, _), (spared, right, _) = sums["verdict_on_wrong"], sums["verdict_on_right"]
+    return _ratio(2 * found, (found + wrong + right - spared) * (np.asarray(wrong) > 0))
+
+
 def _delta(sums: Sums) -> Any:
     (after, scored, _), (before, *_) = sums["after"], sums["before"]
     return _ratio(after - before, scored)
@@ -155,13 +171,14 @@ def _rate(name: str) -> Callable[[Sums], Any]:
 
 def _ratio(part: Any, whole: Any) -> Any:
     """NaN where there is nothing to take a share of."""
-    part, whole = np.asarray(part, float), np.asarray(whole, float)
+    part, whole = np.broadcast_arrays(np.asarray(part, float), np.asarray(whole, float))
     return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
 
 
 _DERIVED: dict[str, tuple[Callable[[Sums], Any], tuple[str, ...]]] = {
     "f1": (_f1, ("exact", "on_correct")),
     "f1_unread_missed": (_f1_strict, ("exact", "on_correct")),
+    "verdict_f1": (_verdict_f1, ("verdict_on_wrong", "verdict_on_right")),
     "delta": (_delta, ("before", "after")),
 }
 """Figures that are no rates: how they come from sums, and of which rates."""
@@ -251,7 +268,7 @@ def _posterior(estimate: Estimate, seed: Sequence[int]) -> Any:
     return rng.beta(estimate.correct + 0.5, estimate.scored - estimate.correct + 0.5, RESAMPLES)
 
 
-_UNREAD_COUNTS = {"f1": False, "f1_unread_missed": True}
+_UNREAD_COUNTS = {"f1": False, "f1_unread_missed": True, "verdict_f1": False}
 """By F1 whether what could not be read counts as missed."""
 
 
@@ -260,13 +277,15 @@ def _extreme_f1(name: str, totals: Counts, seed: Sequence[int]) -> Any:
 
     From the posteriors of the two rates, which no solution shares; None where neither rate is at an end.
     """
+    figure, names = _parts(name)
     rates = [
-        Estimate(correct=total.correct, scored=total.scored + (total.unscored if _UNREAD_COUNTS[name] else 0))
-        for total in (totals["exact"], totals["on_correct"])
+        Estimate(correct=totals[of].correct, scored=totals[of].scored + totals[of].unscored * _UNREAD_COUNTS[name])
+        for of in names
     ]
     if all(0 < rate.correct < rate.scored for rate in rates):
         return None
-    return _harmonic_means(*(_posterior(rate, (*seed, i)) for i, rate in enumerate(rates)))
+    drawn = (_posterior(rate, (*seed, i)) * rate.scored for i, rate in enumerate(rates))
+    return figure({of: (part, rate.scored, 0) for of, part, rate in zip(names, drawn, rates, strict=True)})
 
 
 def _num_scored(counted: Sequence[Counts]) -> int:

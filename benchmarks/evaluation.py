@@ -53,8 +53,12 @@ def truths(critic: Critic) -> dict[str, float]:
     assert f1 is not None
     assert strict is not None
     # Who does not name the first wrong step names one two steps on, or none, equally often.
+    flagged = (1 + critic.exact) / 2
     return {
-        "verdict": ((1 + critic.exact) / 2 + critic.on_correct) / 2,
+        "verdict": (flagged + critic.on_correct) / 2,
+        "verdict_on_wrong": flagged,
+        "verdict_on_right": critic.on_correct,
+        "verdict_f1": 2 * flagged / (flagged + 1 + 1 - critic.on_correct),
         "exact": critic.exact,
         "within_1": critic.exact,
         "on_correct": critic.on_correct,

@@ -1,5 +1,6 @@
 """`wrongturn evaluate`: a critic against labelled solutions."""
 
-from pipelines.evaluate.runner import Options, Result, Watcher, evaluate
+from pipelines.evaluate.runner import Result, Watcher, evaluate
+from pipelines.evaluate.task import Options
 
 __all__ = ["Options", "Result", "Watcher", "evaluate"]

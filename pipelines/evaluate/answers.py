@@ -6,7 +6,7 @@ import msgspec
 
 from pipelines.errors import UserError
 from pipelines.evaluate.inputs import Labelled, Source
-from pipelines.problems.questions import same
+from pipelines.problems.questions import by_question, lender_of
 from schemas import PathAlone, Problem, Rejection
 
 
@@ -19,12 +19,7 @@ def lend_answers(sources: Sequence[Source], problems: Iterable[Problem | Rejecti
     Raises:
       UserError: no solution lacks an answer that is there.
     """
-    known: dict[str, Problem | None] = {}
-    for problem in problems:
-        if isinstance(problem, Problem):
-            key = same(problem.question)
-            before = known.get(key, problem)
-            known[key] = problem if before is not None and before.answer == problem.answer else None
+    known = by_question(problems)
     lent = tuple(_with_answers(source, known) for source in sources)
     if lent == tuple(sources):
         raise UserError(
@@ -40,7 +35,7 @@ def _with_answers(source: Source, known: Mapping[str, Problem | None]) -> Source
 
 
 def _with_answer(item: Labelled, known: Mapping[str, Problem | None]) -> Labelled:
-    problem = None if item.has_gold else known.get(same(item.path.problem.question))
+    problem = None if item.has_gold else lender_of(known, item.path.problem.question)
     if problem is None or not isinstance(item.path, PathAlone):
         return item
     taken = {"answer": problem.answer, "domain": problem.domain, "metadata": problem.metadata}

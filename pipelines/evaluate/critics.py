@@ -1,17 +1,14 @@
-"""Who is evaluated: an agent of the panel, asked as in a run, or a critic that reads nothing; and who refines."""
+"""Who is evaluated: an agent of the panel, asked as in a run, or a critic that reads nothing."""
 
 from collections.abc import Callable, Sequence
 
 import msgspec
 
-from annotators.critic import Agent, is_asked
+from annotators.critic import Agent, is_asked, unlabelled
 from annotators.units import render_critique
-from annotators.verification import VerifySettings
-from mcts.answers import Check
 from pipelines.engines.base import Sampling
 from pipelines.errors import UserError
 from pipelines.settings import PanelSettings
-from pipelines.verify_critiques import VerifyCritiques, _Arm
 from pipelines.worker import Worker
 from pipelines.write_critiques import WriteCritiques
 from schemas import (
@@ -55,6 +52,11 @@ class Critic(Record):
     def agent(self) -> Agent | None:
         """The critic itself; None for one that reads nothing."""
         return self.agents[-1] if self.agents else None
+
+    @property
+    def view(self) -> str:
+        """What it is shown."""
+        return self.agent.view if self.agent else "nothing"
 
     def unasked(self, path: Path) -> str:
         """Why it cannot be asked about a solution; empty where it can."""
@@ -136,24 +138,7 @@ class Asking(WriteCritiques):
         return self._sampling(agent)
 
 
-class Refining(VerifyCritiques):
-    """Has the actor write second solutions, as the stage of a run does."""
-
-    async def refine(self, worker: Worker, path: Path, critique: str, number: int) -> tuple[Check, ...]:
-        """So many second solutions with a critique, checked against the gold answer.
-
-        Raises:
-          EngineError: they cannot be had.
-        """
-        arm = await self._refine(worker, path, critique, _Arm(), number)
-        return arm.checks
-
-
 def panel_of(critic: Critic, panel: PanelSettings) -> PanelSettings:
-    """The panel with nobody in it who is not asked."""
-    agents = critic.agents or (Agent(name=critic.name),)
+    """The panel with nobody in it who is not asked, and nobody who is picked by the labels."""
+    agents = tuple(map(unlabelled, critic.agents)) or (Agent(name=critic.name),)
     return msgspec.structs.replace(panel, agents=agents, meta_template="", compose_template="", quorum=1)
-
-
-UNMEASURED = VerifySettings()
-"""Of a stage that only refines: it tests nothing."""

@@ -5,16 +5,16 @@ over what is left of a file cannot be compared with anybody's.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
+
 from mcts.steps import split_steps
 from pipelines.errors import UserError
-from pipelines.problems.base import Row
-from pipelines.problems.brief import brief
-from pipelines.problems.files import ENDINGS
-from pipelines.problems.formats import READERS, DataFile, Format, open_parquet
+from pipelines.problems.base import Row, Unfit
+from pipelines.problems.solutions import Name, open_solutions, read_row, rows_of, short_names, with_ends
 from pipelines.shards import Split, file_digest, read_file
 from schemas import (
     Branch,
@@ -27,13 +27,10 @@ from schemas import (
     Record,
     Verdict,
     digest,
-    readable,
     uniform,
 )
 from schemas.arrow import from_row
 
-_ENDINGS = {ending: kind for ending, kind in ENDINGS.items() if kind != "csv"}
-"""Of files that can hold lists, as steps are."""
 _TABLES = ("pairs", "alone")
 """Tables of a run that its labelled solutions are in: with their steps as written, the place and the gold answer."""
 
@@ -44,7 +41,9 @@ class Labelled(Record):
     id: str
     """Unique in its input."""
     path: PathPair | PathAlone
-    label: Verdict
+    """Without a step where the actor is yet to write the solution."""
+    label: Verdict | None
+    """None where nobody knows."""
     first_error: int | None
     """By the label, from 0; None for a right solution, and where nobody says the place."""
     is_located: bool
@@ -89,20 +88,9 @@ def read_sources(words: Sequence[str], *, split: Split, limit: int | None, seed:
             raise UserError(f"no file or folder at {word!r}; expected a labelled file or the folder of a run")
         if [other.resolve() for other in paths].count(path.resolve()) > 1:
             raise UserError(f"{word!r} is given twice; give every file once")
-    names = _names(paths)
+    names = short_names(paths)
     sources = [_read_run(path, name, split) if path.is_dir() else _read(path, name) for path, name in names.items()]
     return tuple(_drawn(source, limit, seed) for source in sources)
-
-
-def _names(paths: Sequence[Path]) -> dict[Path, str]:
-    """What each input is called: the end of its path, as much of it as tells it from the others."""
-    whole = {path: path.with_suffix("").parts if path.is_file() else path.parts for path in paths}
-    longest = max(len(parts) for parts in whole.values())
-    for number in range(1, longest + 1):
-        names = {path: "/".join(parts[-number:]) for path, parts in whole.items()}
-        if len(set(names.values())) == len(paths):
-            return names
-    return {path: path.name for path in paths} if len(paths) == 1 else {path: str(path) for path in paths}
 
 
 def _drawn(source: Source, limit: int | None, seed: int) -> Source:
@@ -119,151 +107,43 @@ def _drawn(source: Source, limit: int | None, seed: int) -> Source:
 # Files.
 
 
-class _Wrong(Exception):
-    """A row that is none of its format; the message says what was expected and what came."""
-
-
-def _processbench(values: Mapping[str, Any], name: str) -> Labelled:
-    """ProcessBench (arXiv 2412.06559): `label` is the first wrong step from 0 by people, -1 where there is none."""
-    steps, label = _texts(values, "steps"), values["label"]
-    if isinstance(label, bool) or not isinstance(label, int) or not -1 <= label < len(steps):
-        raise _Wrong(f"label is {brief(label)}, expected a step 0..{len(steps) - 1} or -1 for none wrong")
-    is_right = values.get("final_answer_correct")
-    # A gold answer is no column of ProcessBench's own; a file that has one can be refined.
-    gold = _text(values, "answer") if values.get("answer") is not None else ""
-    return Labelled(
-        id=_text(values, "id"),
-        path=solution_path(name, _text(values, "id"), _text(values, "problem"), steps, gold),
-        label="correct" if label == -1 else "incorrect",
-        first_error=None if label == -1 else label,
-        is_located=True,
-        first_outcome="unscored" if not isinstance(is_right, bool) else "correct" if is_right else "incorrect",
-    )
-
-
-def _realcritic(values: Mapping[str, Any], name: str) -> Labelled:
-    """RealCritic (arXiv 2501.14492): whether the answer is right is all that is known; paragraphs are steps."""
-    score = values["previous_score"]
-    score = score[0] if isinstance(score, list) and len(score) == 1 else score
-    if not isinstance(score, bool):
-        raise _Wrong(f"previous_score is {brief(values['previous_score'])}, expected true or false, or a list of one")
-    row_id = f"{values['idx']}" if values.get("idx") is not None else digest(values["question"], values["reasoning"])
-    verdict: Verdict = "correct" if score else "incorrect"
-    return Labelled(
-        id=row_id,
-        path=solution_path(
-            name,
-            row_id,
-            _text(values, "question"),
-            split_steps(_text(values, "reasoning"), "blank_line"),
-            _text(values, "gt"),
-            domain="choice" if values.get("choices") is not None else "math",
-        ),
-        label=verdict,
-        first_error=None,
-        is_located=False,
-        first_outcome=verdict,
-    )
-
-
-class _FileFormat(Record):
-    """How a file of labelled solutions is recognised and read."""
-
-    columns: tuple[str, ...]
-    """All of these are there."""
-    optional: tuple[str, ...]
-    """Others that are used."""
-    read: Callable[[Mapping[str, Any], str], Labelled]
-
-
-_FORMATS: dict[Literal["processbench", "realcritic"], _FileFormat] = {
-    "processbench": _FileFormat(
-        columns=("id", "problem", "steps", "label"), optional=("final_answer_correct", "answer"), read=_processbench
-    ),
-    "realcritic": _FileFormat(
-        columns=("question", "reasoning", "gt", "previous_score"), optional=("idx", "choices"), read=_realcritic
-    ),
-}
-
-
 def _read(path: Path, name: str) -> Source:
-    file = DataFile(path=path, label=path.name, format=_format(path))
-    columns = _columns_of(file)
-    kind = next((kind for kind, each in _FORMATS.items() if columns.issuperset(each.columns)), None)
-    if kind is None:
-        known = "; ".join(f"{', '.join(each.columns)} ({kind})" for kind, each in _FORMATS.items())
-        raise UserError(
-            f"{path} is no file of labelled solutions: it has the columns {', '.join(sorted(columns)) or 'none'}, "
-            f"expected {known}; rename its columns, or give the folder of a run"
-        )
-    wanted = _FORMATS[kind]
-    solutions = [_labelled(row, wanted, name) for row in _rows(file, wanted)]
+    opened = open_solutions(path, path.name, ("processbench", "realcritic"), "give the folder of a run")
+    solutions = [_labelled(row, opened.name, name) for row in rows_of(opened)]
     twice = [found for found, count in Counter(item.id for item in solutions).items() if count > 1]
     if twice:
         raise UserError(f"{path} has the id {twice[0]!r} in two rows; give every row an id of its own")
     return Source(
         name=name,
-        format=kind,
+        format="processbench" if opened.name == "processbench" else "realcritic",
         digest=file_digest(path),
         num_rows=len(solutions),
         solutions=tuple(solutions),
     )
 
 
-def _format(path: Path) -> Format:
-    kind = _ENDINGS.get(path.suffix.lower())
-    if kind is None:
-        raise UserError(f"{path}: its ending tells no format, expected one of {', '.join(_ENDINGS)}; rename the file")
-    with path.open("rb") as stream:
-        head = stream.read(1024)
-    if not head.strip():
-        raise UserError(f"{path} is empty; give a file with labelled solutions")
-    # Many sets call JSON Lines .json.
-    return "jsonl" if kind == "json" and head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{" else kind
-
-
-def _columns_of(file: DataFile) -> set[str]:
-    if file.format == "parquet":
-        return set(open_parquet(file.path).schema_arrow.names)
-    first = next(iter(READERS[file.format](file, ())), None)
-    return set(_whole(first).values) if first is not None else set()
-
-
-def _rows(file: DataFile, wanted: _FileFormat) -> Iterator[Row]:
-    there = _columns_of(file) if file.format == "parquet" else {*wanted.columns, *wanted.optional}
-    return READERS[file.format](file, tuple(name for name in (*wanted.columns, *wanted.optional) if name in there))
-
-
-def _whole(row: Row) -> Row:
-    if row.reason is not None:
-        raise UserError(f"{row.where}: {row.detail}; correct the row")
-    return row
-
-
-def _labelled(row: Row, wanted: _FileFormat, name: str) -> Labelled:
-    values = _whole(row).values
+def _labelled(row: Row, form: Name, name: str) -> Labelled:
     try:
-        if missing := [column for column in wanted.columns if values.get(column) is None]:
-            raise _Wrong(f"no {missing[0]}, expected {', '.join(wanted.columns)} in every row")
-        return wanted.read(values, name)
-    except _Wrong as error:
-        raise UserError(f"{row.where}: {error}; correct the row") from None
+        (written,) = read_row(row, form, _paragraphs)
+    except Unfit as unfit:
+        raise UserError(f"{row.where}: {unfit.detail}; correct the row") from None
+    row_id = written.id or digest(written.question, "".join(written.steps))
+    is_located = written.first_error is not None
+    is_right = written.first_error == -1 if is_located else written.outcome == "correct"
+    return Labelled(
+        id=row_id,
+        path=solution_path(
+            name, row_id, written.question, written.steps, written.gold, domain=written.domain or "math"
+        ),
+        label="correct" if is_right else "incorrect",
+        first_error=None if written.first_error == -1 else written.first_error,
+        is_located=is_located,
+        first_outcome=written.outcome,
+    )
 
 
-def _text(values: Mapping[str, Any], column: str) -> str:
-    value = values[column]
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
-    if not isinstance(value, str) or not value.strip():
-        raise _Wrong(f"{column} is {brief(value)}, expected text")
-    return readable(value)
-
-
-def _texts(values: Mapping[str, Any], column: str) -> tuple[str, ...]:
-    found = values[column]
-    if not isinstance(found, list) or not found or not all(isinstance(step, str) for step in found):
-        raise _Wrong(f"{column} is {brief(found)}, expected a list of texts, one a step")
-    return tuple(readable(step) for step in found)
+def _paragraphs(text: str) -> tuple[str, ...]:
+    return split_steps(text, "blank_line")
 
 
 def solution_path(
@@ -274,21 +154,46 @@ def solution_path(
     It is no statement that the solution is right: what a `PathAlone` says besides its problem and its steps is in no
     prompt. Steps without an end of their own get an empty line, so that joining them runs none into the next.
     """
-    nobody = Provenance(model="", revision="", engine="", prompt_digest="", sampling="", seed=0)
-    ended = [*(step if step.endswith("\n") else f"{step}\n\n" for step in steps[:-1]), steps[-1]]
+    problem = Problem(id=f"{source}/{name}", source=source, domain=domain, question=question, answer=gold)
+    return _path(digest("given", source, name, question, steps), problem, with_ends(steps))
+
+
+def written_path(problem: Problem, steps: Sequence[str]) -> PathAlone:
+    """A solution of an input's problem that the actor wrote, in the same form."""
+    return _path(digest("written", problem.id, steps), problem, tuple(steps))
+
+
+def _path(path_id: str, problem: Problem, steps: tuple[str, ...]) -> PathAlone:
     return PathAlone(
-        id=digest("given", source, name, question, steps),
-        problem=Problem(id=f"{source}/{name}", source=source, domain=domain, question=question, answer=gold),
+        id=path_id,
+        problem=problem,
         tree_id="",
-        provenance=nobody,
+        provenance=Provenance(model="", revision="", engine="", prompt_digest="", sampling="", seed=0),
         path=Branch(
-            steps=tuple(ended),
-            nodes=tuple(range(len(ended))),
-            estimates=(Estimate(),) * len(ended),
+            steps=steps,
+            nodes=tuple(range(len(steps))),
+            estimates=(Estimate(),) * len(steps),
             answer=None,
         ),
         root_estimate=Estimate(),
     )
+
+
+def one_a_problem(source: Source) -> Source:
+    """The first solution of every question, with none of its steps: the actor is to write its own instead."""
+    first: dict[str, Labelled] = {}
+    for item in source.solutions:
+        problem = item.path.problem
+        unwritten = Labelled(
+            id=item.id,
+            path=written_path(problem, ()),
+            label=None,
+            first_error=None,
+            is_located=False,
+            first_outcome="unscored",
+        )
+        first.setdefault(digest(problem.question, problem.images), unwritten)
+    return msgspec.structs.replace(source, solutions=tuple(first.values()))
 
 
 # A run's own tables.

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
+from annotators.closed_loop import RoundFigures, figures_by_round
 from annotators.evaluation import Figure, Judged, Summary, average, summarise
 from mcts.answers import Check
 from mcts.estimates import interval
@@ -14,15 +15,24 @@ from schemas import Critique, Failure, Outcome, Provenance, Record, Verdict
 LEVEL = 0.95
 """Of all intervals."""
 
+Mode = Literal["single", "self", "cross", "iterative", "criticbench"]
+"""`single`: one critique a solution, and second solutions written with it. `cross`: the same, told by round. `self`:
+likewise, of solutions that the actor writes first. `iterative`: corrected solutions are criticised and corrected again.
+`criticbench`: `single`, and the actor solves the problems by itself."""
+
+IN_ROUNDS: tuple[Mode, ...] = ("self", "cross", "iterative")
+"""Modes whose figures are also told by round."""
+
 
 class EvaluatedSolution(Record):
-    """One solution: its label, what the critic said, and what became of it."""
+    """One round of one solution: its label, what the critic said, and what became of it."""
 
     file: str
     """Name of the input."""
     id: str
     """The solution's in its input."""
-    label: Verdict
+    label: Verdict | None
+    """Of a solution that the actor wrote its outcome; None where nobody knows."""
     first_error: int | None
     """By the label, from 0; None for a right solution, and where nobody says the place."""
     is_located: bool
@@ -33,6 +43,10 @@ class EvaluatedSolution(Record):
     state: Literal["read", "unread", "failed"]
     """`unread`: what the critic wrote is no critique, or it has nothing to go by. `failed`: some model could not be
     asked."""
+    round: int = 1
+    """From 1. Later rounds are about what the round before left."""
+    solution: str = ""
+    """What it is about, where the actor wrote that; empty where it stands in the input."""
     reason: str = ""
     """Why there is no critique; empty where there is one."""
     detail: str = ""
@@ -52,6 +66,9 @@ class EvaluatedSolution(Record):
     second_answers: tuple[str, ...] = ()
     second_reasons: tuple[str, ...] = ()
     """Why each is unscored; empty for those that are not."""
+    own_outcome: Outcome | None = None
+    """Of the actor's own solution of the problem; None where it was asked for none, or stands with another solution of
+    the same problem."""
 
 
 class FileResult(Record):
@@ -64,7 +81,7 @@ class FileResult(Record):
     num_rows: int
     """Solutions that it holds."""
     num_evaluated: int
-    """Those that were to be evaluated, failed ones included."""
+    """Those that were to be evaluated, failed ones included; with `self` the problems that were to be solved."""
     num_wrong: int
     """Of these, with the label `incorrect`."""
     num_gold: int
@@ -76,7 +93,9 @@ class FileResult(Record):
     second_unscored: dict[str, int]
     """Second solutions that nobody could score, by reason."""
     figures: dict[str, Figure]
-    """By the names of `annotators.evaluation.FIGURES`."""
+    """By the names of `annotators.evaluation.FIGURES`; of the first round where there are several."""
+    rounds: tuple[RoundFigures, ...] = ()
+    """The same by round; none in modes that are not told so."""
 
 
 class Evaluation(Record):
@@ -85,8 +104,7 @@ class Evaluation(Record):
     version: str
     config_digest: str
     """Of the settings that shape it, the inputs, the prompts and the options."""
-    mode: Literal["single"]
-    """`single`: one critique a solution, and second solutions written with it."""
+    mode: Mode
     critic: str
     view: str
     """What the critic was shown."""
@@ -99,6 +117,8 @@ class Evaluation(Record):
     limit: int | None
     samples: int
     """Second solutions with each critique."""
+    rounds: int
+    """Of critique and correction, at most."""
     level: float
     """Of the intervals."""
     files: tuple[FileResult, ...]
@@ -138,7 +158,7 @@ class Seconds(Record):
 def row_of(
     item: Labelled, file: str, critic: str, found: Critique | Unread | Failure, seconds: Seconds, *, leak: str = ""
 ) -> EvaluatedSolution:
-    """The row of a solution.
+    """The row of a solution's first round.
 
     Args:
       item: the solution.
@@ -190,13 +210,21 @@ def judged(row: EvaluatedSolution) -> Judged:
         second_outcomes=row.second_outcomes,
         has_gold=row.has_gold,
         gives_away=bool(row.leak),
+        own_outcome=row.own_outcome,
     )
 
 
-def result_of(source: Source, rows: Sequence[EvaluatedSolution], seed: Sequence[int]) -> tuple[FileResult, Summary]:
+def result_of(
+    source: Source, rows: Sequence[EvaluatedSolution], seed: Sequence[int], *, by_round: bool = False
+) -> tuple[FileResult, Summary]:
     """The figures of one input, from its rows; and what their mean over inputs needs."""
-    asked = [row for row in rows if row.state != "failed"]
-    summary = summarise([judged(row) for row in asked], level=LEVEL, interval=interval, seed=seed)
+    failed = {row.id for row in rows if row.state == "failed"}
+    asked = [row for row in rows if row.id not in failed]
+    firsts = [row for row in rows if row.round == 1]
+    chains: dict[str, list[Judged]] = {}
+    for row in sorted(asked, key=lambda row: row.round):
+        chains.setdefault(row.id, []).append(judged(row))
+    summary = summarise([chain[0] for chain in chains.values()], level=LEVEL, interval=interval, seed=seed)
     unread = Counter(row.reason for row in asked if row.state == "unread")
     unscored = Counter(reason for row in asked for reason in row.second_reasons if reason)
     result = FileResult(
@@ -204,13 +232,14 @@ def result_of(source: Source, rows: Sequence[EvaluatedSolution], seed: Sequence[
         format=source.format,
         digest=source.digest,
         num_rows=source.num_rows,
-        num_evaluated=len(rows),
-        num_wrong=sum(row.label == "incorrect" for row in rows),
-        num_gold=sum(row.has_gold for row in rows),
-        num_failed=len(rows) - len(asked),
+        num_evaluated=len(firsts),
+        num_wrong=sum(row.label == "incorrect" for row in firsts),
+        num_gold=sum(row.has_gold for row in firsts),
+        num_failed=len(failed),
         unread=dict(unread.most_common()),
         second_unscored=dict(unscored.most_common()),
         figures=summary.figures,
+        rounds=figures_by_round(list(chains.values()), level=LEVEL, interval=interval, seed=seed) if by_round else (),
     )
     return result, summary
 

@@ -11,12 +11,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from annotators.closed_loop import RoundFigures
 from annotators.evaluation import Figure
 from pipelines.beside import beside
 from pipelines.display import say
 from pipelines.evaluate.inputs import Source
 from pipelines.evaluate.results import Evaluation, FileResult
-from pipelines.evaluate.runner import FIGURES, ROWS, Result, Task, Watcher
+from pipelines.evaluate.runner import FIGURES, ROWS, Result, Watcher
+from pipelines.evaluate.task import Task
 from pipelines.meter import METER, Reading
 from pipelines.server_display import ServerDisplay
 from schemas import visible
@@ -41,8 +43,22 @@ _TABLES: dict[str, dict[str, str]] = {
         "delta": "gain",
     },
     "Leaks": {"leaks": "critiques that leak"},
+    "Generation, critique, correction": {
+        "solved": "problems solved",
+        "verdict_f1": "F1 of wrong",
+        "verdict_on_wrong": "wrong ones named",
+        "verdict_on_right": "right ones left",
+        "after": "right after",
+        "incorrect_to_correct": "wrong -> right",
+    },
 }
 """Figures that are shown together, with the headings of their columns."""
+
+_ONLY_IN = {"Generation, critique, correction": "criticbench"}
+"""Tables that are shown in one mode alone."""
+
+_ROUND = {"correct_to_incorrect": "right -> wrong", "incorrect_to_correct": "wrong -> right", "verdict": "verdict"}
+"""Figures of a round beside what all rounds up to it come to."""
 
 
 class EvaluateDisplay(ServerDisplay, Watcher):
@@ -52,10 +68,11 @@ class EvaluateDisplay(ServerDisplay, Watcher):
         """Says what will be done."""
         files = "; ".join(map(_amount, task.sources))
         engines = ", ".join(engine.label for engine in task.engines().values()) or "none"
+        mode = "" if task.options.mode == "single" else f", mode {task.options.mode}, rounds {task.options.num_rounds}"
         say(
             self._console,
             f"wrongturn {task.plan.context.version}, config {task.config_digest[:12]}: critic {task.critic.name}, "
-            f"engine {engines}; {files}",
+            f"engine {engines}{mode}; {files}",
         )
 
     @contextlib.contextmanager
@@ -118,8 +135,12 @@ def print_result(console: Console, result: Result) -> None:
         )
         return
     for title, columns in _TABLES.items():
-        if any(_says_something(file.figures[name]) for file in found.files for name in columns):
+        if _ONLY_IN.get(title, found.mode) == found.mode and any(
+            _says_something(file.figures[name]) for file in found.files for name in columns
+        ):
             console.print(_table(title, columns, found))
+    if any(file.rounds for file in found.files):
+        console.print(_round_table(found))
     for file in found.files:
         for line in _left_out(file):
             say(console, f"{file.name}: {line}")
@@ -145,6 +166,35 @@ def _table(title: str, columns: Mapping[str, str], found: Evaluation) -> Table:
     return table
 
 
+def _round_table(found: Evaluation) -> Table:
+    table = Table(title=f"Round by round, with {found.level:.0%} intervals", title_justify="left")
+    for heading in ("input", "round"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("right", "gain since the start", *_ROUND.values(), "turned"):
+        table.add_column(heading, justify="right")
+    for file in found.files:
+        name = Text(visible(file.name))
+        for item in file.rounds:
+            table.add_row(name, str(item.round), *map(_cell, _figures_of(item)), _turned(item))
+            name = Text("")
+    return table
+
+
+def _figures_of(item: RoundFigures) -> Sequence[Figure]:
+    return item.right, item.gain, *(item.figures[name] for name in _ROUND)
+
+
+def _turned(item: RoundFigures) -> Text:
+    """How many went which way: `right -> right 3`, one a line."""
+    words = {"correct": "right", "incorrect": "wrong"}
+    lines = []
+    for name, count in item.transitions.items():
+        before, _, after = name.partition("_to_")
+        if count:
+            lines.append(f"{words[before]} -> {words[after]} {count}" if after else f"{name} {count}")
+    return Text("\n".join(lines), "dim")
+
+
 def _says_something(figure: Figure) -> bool:
     return figure.value is not None or (figure.counts is not None and figure.counts.unscored > 0)
 
@@ -165,7 +215,8 @@ def _left_out(file: FileResult) -> Sequence[str]:
     parts = []
     if file.unread:
         total = Counter(file.unread).total()
-        parts.append(f"{total} of {file.num_evaluated} solutions without a critique: {_listed(file.unread)}")
+        among = f"of {file.num_evaluated} solutions" if len(file.rounds) < 2 else f"in {len(file.rounds)} rounds"
+        parts.append(f"{total} {among} without a critique: {_listed(file.unread)}")
     if file.second_unscored:
         total = Counter(file.second_unscored).total()
         parts.append(f"{total} second solutions unscored: {_listed(file.second_unscored)}")

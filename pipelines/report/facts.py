@@ -243,6 +243,7 @@ def engines_of(settings: Settings) -> dict[str, set[str]]:
     """Names of the engines that work in each stage; the actor's is the empty one."""
     panel = settings.panel
     critics = {agent.engine for agent in panel.agents} or {""}
+    critics |= {panel.crucial.engine} if panel.crucial.template else set()
     judges = {panel.meta_engine} if panel.meta_template else set()
     composers = {panel.compose_engine} if panel.compose_template else set()
     return {"WriteCritiques": critics, "AggregateCritiques": judges | composers or {""}}

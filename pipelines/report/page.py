@@ -22,6 +22,7 @@ from pipelines.plan import Plan
 from pipelines.report import charts
 from pipelines.report.browse import Browse, browse, example, shown
 from pipelines.report.facts import Facts, gather
+from pipelines.report.loops import LoopFacts, gain, gather_loops, share
 
 _MOST_JSON = 4_200_000
 """Bytes of data in the page, which is below 5 MB then."""
@@ -31,10 +32,11 @@ _SPELLED = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028",
 def write_report(output: Output, plan: Plan, books: Books) -> None:
     """Writes report.html. Everything that is put into the page is escaped, and shown where it is no sign but steers."""
     facts = gather(output.path, plan.settings)
-    output.write("report.html", render(plan, books, facts, browse(output.path), name=output.path.name))
+    loops = gather_loops(output.path, plan.settings)
+    output.write("report.html", render(plan, books, facts, browse(output.path), loops, name=output.path.name))
 
 
-def render(plan: Plan, books: Books, facts: Facts, leaves: Browse, *, name: str) -> str:
+def render(plan: Plan, books: Books, facts: Facts, leaves: Browse, loops: LoopFacts, *, name: str) -> str:
     """The page."""
     leaves, data = fitted(leaves)
     scripts = [_part("vendor", "d3-hierarchy.min.js"), _part("page.js")]
@@ -53,6 +55,9 @@ def render(plan: Plan, books: Books, facts: Facts, leaves: Browse, *, name: str)
         charts=_charts(books, facts),
         leaves=leaves,
         example=example(leaves),
+        loops=loops,
+        share=share,
+        gain=gain,
         data=markupsafe.Markup(data),
         scripts=[markupsafe.Markup(script) for script in scripts],
         style=markupsafe.Markup(style),

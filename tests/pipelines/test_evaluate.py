@@ -89,7 +89,10 @@ def test_figures_are_those_of_the_table_by_hand(done):
     (file,) = figures(done)["files"]
     found = {name: figure["counts"] for name, figure in file["figures"].items() if figure["counts"]}
     assert found == {
+        "solved": {"correct": 0, "scored": 0, "unscored": 0},
         "verdict": {"correct": 5, "scored": 7, "unscored": 1},
+        "verdict_on_wrong": {"correct": 3, "scored": 4, "unscored": 1},
+        "verdict_on_right": {"correct": 2, "scored": 3, "unscored": 0},
         "exact": {"correct": 1, "scored": 4, "unscored": 1},
         "within_1": {"correct": 2, "scored": 4, "unscored": 1},
         "on_correct": {"correct": 2, "scored": 3, "unscored": 0},
@@ -102,7 +105,9 @@ def test_figures_are_those_of_the_table_by_hand(done):
     }
     assert file["figures"]["f1"]["value"] == pytest.approx(4 / 11)
     assert file["figures"]["delta"]["value"] == pytest.approx(1 / 6)
-    assert all(figure["low"] <= figure["value"] <= figure["high"] for figure in file["figures"].values())
+    known = {name: figure for name, figure in file["figures"].items() if figure["value"] is not None}
+    assert file["figures"].keys() - known.keys() == {"solved"}
+    assert all(figure["low"] <= figure["value"] <= figure["high"] for figure in known.values())
 
 
 def test_what_is_in_no_rate_is_counted_with_its_reason(done):

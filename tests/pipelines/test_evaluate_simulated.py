@@ -45,7 +45,8 @@ def figures(out: Path, folder: Path, *words: str) -> dict[str, float | None]:
 def test_a_critic_that_is_always_right_and_an_actor_that_follows_it(out, tmp_path):
     found = figures(out, tmp_path / "right", "engine.world.critic_accuracy=1", "--samples", "2")
     assert found == {
-        "verdict": 1, "exact": 1, "within_1": 1, "on_correct": 1, "f1": 1, "f1_unread_missed": 1,
+        "solved": None, "verdict": 1, "verdict_on_wrong": 1, "verdict_on_right": 1, "verdict_f1": 1,
+        "exact": 1, "within_1": 1, "on_correct": 1, "f1": 1, "f1_unread_missed": 1,
         "correct_to_incorrect": 0, "incorrect_to_correct": 1, "incorrect_to_correct_unleaked": 1,
         "before": 0.25, "after": 1, "delta": 0.75, "leaks": 0,
     }  # fmt: skip

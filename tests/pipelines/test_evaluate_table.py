@@ -29,7 +29,7 @@ def result_of(**figures: Figure) -> FileResult:
 def evaluation(*files: FileResult) -> Evaluation:
     return Evaluation(
         version="1", config_digest="c", mode="single", critic="anna", view="blind", critic_model=None, actor_model=None,
-        seed=0, split="validation", limit=None, samples=1, level=0.95, files=files, average=files[0].figures,
+        seed=0, split="validation", limit=None, samples=1, rounds=1, level=0.95, files=files, average=files[0].figures,
     )  # fmt: skip
 
 
