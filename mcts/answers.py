@@ -5,7 +5,8 @@ tolerance, and nothing is called incorrect only because it could not be read.
 
 `quick` is the part that is safe anywhere: linear in the text, microseconds, no sympy. What it leaves open (None) needs
 `compare`, which may run for hours on `9^{9^{9^9}}`: call that in a process that can be killed (`pipelines.checking`).
-Programs (domain `code`) are never run here: their tests decide, in a sandbox (`pipelines.code_tests`).
+Programs (domain `code`) are never run here: their tests decide, in a sandbox (`pipelines.code_tests`). Nor is a command
+that decides about answers of the domain `command` (`pipelines.command_checks`).
 
 >>> compare(r"\dfrac{3}{6}", "0.5", "math").outcome
 'correct'
@@ -32,21 +33,24 @@ Reason = Literal[
     "timeout",
     "crashed",
     "no_sandbox",
+    "checker_failed",
+    "no_checker",
 ]
 """Why an answer is unscored.
 
 `cut_off`: the text ran out of tokens in its answer, see `is_cut_off`. `answer_ambiguous`: right in one reading and
 wrong in another, such as 0.5 % for 0.5. `undecided`: both were read, and neither equality nor a difference could be
 shown. `timeout` and `crashed` are given by whoever runs `compare`.
-`no_sandbox`: a program whose tests may run in a sandbox only, where there was none.
+`no_sandbox`: a program whose tests may run in a sandbox only, where there was none. `checker_failed`: the command that
+decides ended with an exit code that says neither, or says too much. `no_checker`: there is no such command.
 """
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
 MAX_ANSWER = 2_000
 """Longest answer in characters that is looked at."""
 MAX_LONG_ANSWER = 20_000
-"""The same for `reasoning_gym` and `code`, whose answers may be boards, lists of moves and programs."""
-_LONG_DOMAINS = ("reasoning_gym", "code")
+"""The same for `reasoning_gym`, `code` and `command`, whose answers may be boards, lists of moves and programs."""
+_LONG_DOMAINS = ("reasoning_gym", "code", "command")
 _MAX_SOLUTION = 200_000
 
 
@@ -58,6 +62,9 @@ class Check(Record, frozen=True):
     """Why it is unscored; None for the other two."""
     answer: str | None = None
     """The answer as found in the solution; None where there was none or it was too long to keep."""
+    detail: str = ""
+    """For a program that failed: the kind and message of the error that its tests ended with. In the domain `command`
+    what the command said, and why it decided nothing where it did not."""
 
 
 def unscored(reason: Reason, answer: str | None = None) -> Check:
@@ -81,12 +88,14 @@ def find_answer(solution: str, domain: str) -> str | None:
     The last `Answer: X` line wins, else the last `\boxed{X}`, else `#### X`, else the last "the answer is X". Several
     boxes in one closing line are all the answer ("3, 4"), so that offering two values never counts as giving one. The
     last number of a text is never taken for its answer. In `reasoning_gym` an answer may run over several lines, up to
-    a blank one. In `code` it is the last block of Python, see `mcts.code_answers`.
+    a blank one. In `code` it is the last block of Python, in `command` the last block of any language, see
+    `mcts.code_answers`.
     """
     tail = solution[-_MAX_SOLUTION:].encode("utf-8", "replace").decode()
     lines = list(_ANSWER_LINE.finditer(tail))
-    if domain == "code":
-        return code_answers.find(tail, lines[-1].end() if lines else None)
+    if domain in ("code", "command"):
+        find = code_answers.find if domain == "code" else code_answers.find_any
+        return find(tail, lines[-1].end() if lines else None)
     if lines:
         rest = tail[lines[-1].end() :].strip().removeprefix("```").lstrip("\n")
         found = re.split(r"\n\s*\n" if domain == "reasoning_gym" else r"\n", rest, maxsplit=1)[0]
@@ -131,19 +140,21 @@ def compare(answer: str, gold: str, domain: str, metadata: str = "{}") -> Check:
         return check
     if domain == "math":
         return _as_check(_symbolic(answer, gold), answer)
-    if domain == "code":
-        return unscored("no_sandbox", answer)
+    if domain in ("code", "command"):
+        return unscored("no_sandbox" if domain == "code" else "no_checker", answer)
     return _as_check(gym_answers.score(answer, gold, metadata), answer)
 
 
 def quick(answer: str, gold: str, domain: str, metadata: str = "{}") -> Check | None:
     """What can be decided without sympy, a scorer or a run of tests, or None."""
-    if domain not in ("math", "exact", "choice", "reasoning_gym", "code"):
+    if domain not in ("math", "exact", "choice", "reasoning_gym", "code", "command"):
         return unscored("unknown_domain", answer[:MAX_ANSWER])
     if len(answer) > (MAX_LONG_ANSWER if domain in _LONG_DOMAINS else MAX_ANSWER):
         return unscored("too_long")
     if domain == "code":
         return None if gold.strip() else unscored("gold_unreadable", answer)
+    if domain == "command":
+        return None
     if readings.UNREADABLE.search(answer):
         return unscored("answer_unreadable", answer.encode("utf-8", "replace").decode())
     if _is_refusal(answer, gold):

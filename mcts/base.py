@@ -28,6 +28,14 @@ class Policy(Protocol):
         ...
 
 
+class AdvisedPolicy(Protocol):
+    """Continues a half-written solution, told besides what became of others."""
+
+    async def __call__(self, prefix: str, advice: str, *, num_samples: int, first_sample: int) -> Sequence[Rollout]:
+        """As `Policy`."""
+        ...
+
+
 class Verifier(Protocol):
     """Decides whether a whole solution ends in the right answer."""
 

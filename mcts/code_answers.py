@@ -1,4 +1,7 @@
-"""The program in a solution of domain `code`: which of its texts is the answer. Nothing here runs or parses it."""
+"""The program in a solution of domain `code`, or what a command is given in `command`: which text is the answer.
+
+Nothing here runs or parses it.
+"""
 
 import re
 
@@ -20,17 +23,10 @@ def find(text: str, last_answer_line: int | None) -> str | None:
       text: the solution.
       last_answer_line: where the text after its last `Answer:` begins; None where it has no such line.
     """
-    blocks: list[str] = []
-    opened: re.Match[str] | None = None
-    for mark in _FENCE.finditer(text):
-        if opened is None:
-            opened = mark
-        elif len(mark[1]) >= len(opened[1]) and not mark[2]:
-            if opened[2] is None or opened[2].casefold() in _PYTHON:
-                blocks.append(_dedented(text[opened.end() + 1 : mark.start(1)]))
-            opened = None
-    if opened is not None:
+    found = _blocks(text)
+    if found is None:
         return None
+    blocks = [block for language, block in found if not language or language in _PYTHON]
     programs = [block for block in blocks if _DEFINES.search(block)] or blocks
     if programs:
         return programs[-1].strip("\n") if programs[-1].strip() else None
@@ -38,6 +34,33 @@ def find(text: str, last_answer_line: int | None) -> str | None:
         return None
     rest = _PROSE.split(text[last_answer_line:], maxsplit=1)[0].strip()
     return rest if _DEFINES.search(rest) or _IMPORTS.match(rest) else None
+
+
+def find_any(text: str, last_answer_line: int | None) -> str | None:
+    """The last fenced block of whatever language, else all that follows the last `Answer:` line; domain `command`.
+
+    Args:
+      text: the solution.
+      last_answer_line: where the text after its last `Answer:` begins; None where it has no such line.
+    """
+    found = _blocks(text)
+    if found is None:
+        return None
+    rest = "" if last_answer_line is None else text[last_answer_line:].strip()
+    return (found[-1][1].strip("\n") if found else rest).rstrip() or None
+
+
+def _blocks(text: str) -> list[tuple[str, str]] | None:
+    """Fenced blocks with their languages; None where the last one is still open."""
+    blocks: list[tuple[str, str]] = []
+    opened: re.Match[str] | None = None
+    for mark in _FENCE.finditer(text):
+        if opened is None:
+            opened = mark
+        elif len(mark[1]) >= len(opened[1]) and not mark[2]:
+            blocks.append(((opened[2] or "").casefold(), _dedented(text[opened.end() + 1 : mark.start(1)])))
+            opened = None
+    return None if opened is not None else blocks
 
 
 def _dedented(block: str) -> str:

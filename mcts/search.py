@@ -5,21 +5,26 @@ in flight: see `mcts.waves`.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from mcts.base import Policy, Verifier
 from mcts.estimates import side
 from mcts.first_error import first_error_belief
 from mcts.growth import Growth
 from mcts.halving import Halving
+from mcts.hybrid import Guide, Hybrid
 from mcts.pairing import PairSettings, first_error_of, forks
 from mcts.selection import RULES, Stats
 from mcts.settings import SearchSettings
 from mcts.waves import OutOfBudget, Plan, Waves
-from schemas import Problem, Provenance, Tree, digest
+from schemas import Problem, Provenance, Rejection, Tree, digest
 
 
 class TreeSearch:
     """One problem's search. Make one for each tree, await `grow` once."""
+
+    rejected: tuple[Rejection, ...] = ()
+    """What came with the problem and is in no tree, once it is grown."""
 
     def __init__(
         self,
@@ -36,6 +41,7 @@ class TreeSearch:
         self._pairing = pairing
         self._provenance = provenance
         self._growth = Growth(settings.step_rule, settings.step_tokens)
+        self._hybrid = Hybrid(self._growth, settings.hybrid)
         self._partnered: set[int] = set()
         """Right terminals that were looked at as a wrong path's partner."""
         self._waves = Waves(
@@ -66,6 +72,7 @@ class TreeSearch:
         stopped = self._verdict() or "searches"
         if stopped == "searches":
             await self._waves.run(self._searches(), settings.parallel_searches)
+            await self._all([self._hybrid.debate()])
             suspects = self._suspects()
             await self._all([self._probe(leaf) for leaf in suspects])
             await self._all([self._confirm_partner(leaf) for leaf in suspects])
@@ -90,6 +97,8 @@ class TreeSearch:
             rollouts=growth.rollouts,
             completion_tokens=growth.completion_tokens,
             dropped_tokens=growth.dropped_tokens,
+            guesses=self._hybrid.guesses,
+            debate=self._hybrid.outcome,
         )
 
     def _look(self) -> Plan:
@@ -130,7 +139,7 @@ class TreeSearch:
         nodes, is_open, node = self._growth.nodes, self._open(), 0
         if not is_open[0]:
             return None
-        while nodes[node].sampled:
+        while not nodes[node].is_untried:
             node = max((i for i in nodes[node].children.values() if is_open[i]), key=self._score)
         return self._roll_out(node)
 
@@ -139,30 +148,31 @@ class TreeSearch:
         path = [self._growth.nodes[i] for i in self._growth.path(node)]
         for bud in path:
             bud.virtual += 1
-        yield [(node, self._settings.rollouts_per_search)]
+        yield self._hybrid.wave(node, self._settings.rollouts_per_search)
         for bud in path:
             bud.virtual -= 1
 
     def _open(self) -> list[bool]:
         """For each node whether an inner node without rollouts of its own is at it or below it."""
         nodes = self._growth.nodes
-        is_open = [not bud.terminal and not bud.sampled for bud in nodes]
+        is_open = [not bud.terminal and bud.is_untried for bud in nodes]
         for i in range(len(nodes) - 1, 0, -1):
             is_open[nodes[i].parent] |= is_open[i]
         return is_open
 
-    def _score(self, node: int) -> tuple[float, int]:
-        """The rule's score; equal ones go to the step that more rollouts took."""
+    def _score(self, node: int) -> tuple[float, float, int]:
+        """The rule's score with its bonus; equal ones go by the bonus, then to the step that more rollouts took."""
         nodes = self._growth.nodes
         bud = nodes[node]
         parent = nodes[bud.parent]
         stats = Stats(
             visits=bud.visits + bud.virtual,
-            value_sum=bud.value_sum,
+            value_sum=self._hybrid.value_sum(node),
             parent_visits=parent.visits + parent.virtual,
             prior=bud.passes / parent.onward,
         )
-        return RULES[self._settings.rule](stats, self._settings.exploration), bud.passes
+        extra = self._hybrid.bonus(node)
+        return RULES[self._settings.rule](stats, self._settings.exploration) + extra, extra, bud.passes
 
     def _suspects(self) -> tuple[int, ...]:
         """Wrong terminals worth locating: latest to part from a right path first, every fork before any twice."""
@@ -227,9 +237,20 @@ class TreeSearch:
         """Right terminals that pairing would take alone: no wrong path's partner, and looked at most."""
         growth, partnered = self._growth, self._partnered
         right = [i for i, bud in enumerate(growth.nodes) if bud.terminal and growth.outcome(i) == "correct"]
+        right = [i for i in right if not growth.is_flawed(i)]
         unseen = {i: sum(not growth.nodes[n].sampled for n in growth.path(i)[1:-1]) for i in right}
         right.sort(key=lambda i: (i in partnered, unseen[i], i))
         return tuple(right[: self._pairing.max_alone])
+
+
+class GuidedSearch(TreeSearch):
+    """A search beside which a model says what nodes are worth, see `mcts.hybrid`."""
+
+    def __init__(self, guide: Guide, problem: Problem, **search: Any) -> None:
+        """Takes the model, and what `TreeSearch` takes."""
+        super().__init__(problem, **search)
+        self._hybrid.guide = guide
+        self._waves.advised = guide.advised
 
 
 async def expand_tree(

@@ -7,7 +7,7 @@ still in flight are inside N already, with value 0.
 import math
 from collections.abc import Callable
 
-from mcts.settings import OmegaConstants
+from mcts.settings import Bonuses, OmegaConstants
 from schemas import Record
 
 
@@ -73,6 +73,32 @@ def omega(stats: RolloutStats, exploration: float, constants: OmegaConstants) ->
         constants.beta, stats.length / constants.length
     )
     return exploitation + exploration * math.sqrt(stats.total_visits) / (1 + stats.visits)
+
+
+class Shape(Record):
+    """What bonuses may look at."""
+
+    depth: int
+    """d, at least 1."""
+    value: float
+    """0..1, without virtual visits; 0 for a node that was never visited."""
+    is_leaf: bool
+    """Whether it was tried and none of its children was."""
+    likeness: float
+    """To the sibling that it is most like of those that were tried, 0..1; 0 where none was."""
+
+
+def bonus(shape: Shape, bonuses: Bonuses) -> float:
+    """Alpha e^(-beta (d - 1)) - gamma sqrt(d), and what is added for a promising leaf and for being different.
+
+    The depth terms are those of SWE-Search (arXiv 2410.20285, UCT with depth bonus and penalty), the other two those of
+    its code.
+    """
+    total = bonuses.depth * math.exp(-bonuses.depth_decay * (shape.depth - 1))
+    total -= bonuses.depth_penalty * math.sqrt(shape.depth)
+    if shape.is_leaf and shape.value >= bonuses.leaf_above:
+        total += bonuses.leaf
+    return total + bonuses.diversity * (1 - shape.likeness)
 
 
 Rule = Callable[[Stats, float], float]

@@ -7,19 +7,37 @@ same tree every time it looks.
 """
 
 import asyncio
+import dataclasses
+import functools
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import Any, TypeVar
 
 from mcts.answers import Check, unscored
-from mcts.base import Policy, Rollout, Verifier
+from mcts.base import AdvisedPolicy, Policy, Rollout, Verifier
 from mcts.growth import Growth
 
 T = TypeVar("T")
 
-Wave = Sequence[tuple[int, int]]
-"""Wishes: (node, number of rollouts) each. An empty wave waits for what is in flight already."""
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """A wish for something else than rollouts."""
+
+    call: Callable[[], Coroutine[Any, Any, Any]]
+    """Asks for it."""
+    apply: Callable[[Any], None]
+    """What becomes of the answer."""
+
+
+Wave = Sequence[tuple[int, int] | tuple[int, int, str] | Ask]
+"""Wishes: (node, number of rollouts), or with advice that is put into their prompt (`mcts.hybrid`), or something else.
+An empty wave waits for what is in flight already."""
 Plan = Generator[Wave, None, None]
+
+
+_Sent = tuple[asyncio.Task[Any], Callable[[Any], None]]
+"""A request, and what becomes of its answer."""
 
 
 class OutOfBudget(Exception):
@@ -28,6 +46,9 @@ class OutOfBudget(Exception):
 
 class Waves:
     """Sends the requests of one tree's plans, has answers checked, and grafts them in order."""
+
+    advised: AdvisedPolicy | None = None
+    """Gives rollouts with advice; None where none is given."""
 
     def __init__(
         self, growth: Growth, *, policy: Policy, verifier: Verifier, max_rollouts: int, max_completion_tokens: int
@@ -51,7 +72,7 @@ class Waves:
           OutOfBudget: a wish cannot be paid for. Whatever was sent before has been applied.
           Whatever the policy or the verifier raises.
         """
-        queue: deque[tuple[Plan | None, int, asyncio.Task[list[Rollout]] | None]] = deque()
+        queue: deque[tuple[Plan | None, _Sent | None]] = deque()
         running = 0
         try:
             while True:
@@ -59,27 +80,28 @@ class Waves:
                     running += self._advance(plan, queue)
                 if not queue:
                     return
-                resumed, node, request = queue.popleft()
-                if request is not None:
-                    await self._apply(node, request)
+                resumed, sent = queue.popleft()
+                if sent is not None:
+                    await self._apply(sent)
                 if resumed is not None:
                     running += self._advance(resumed, queue) - 1
         except OutOfBudget:
-            for _, node, request in queue:
-                if request is not None:
-                    await self._apply(node, request)
+            for _, sent in queue:
+                if sent is not None:
+                    await self._apply(sent)
             raise
 
-    def _advance(self, plan: Plan, queue: deque[tuple[Plan | None, int, asyncio.Task[list[Rollout]] | None]]) -> bool:
+    def _advance(self, plan: Plan, queue: deque[tuple[Plan | None, _Sent | None]]) -> bool:
         """Sends a plan's next wave, whose last request carries the plan on; whether there was one."""
         wave = next(plan, None)
         if wave is None:
             return False
-        for i, (node, num_samples) in enumerate(wave, 1):
-            queue.append((plan if i == len(wave) else None, node, self._launch(node, num_samples)))
+        for i, wish in enumerate(wave, 1):
+            sent = self._ask(wish) if isinstance(wish, Ask) else self._launch(*wish)
+            queue.append((plan if i == len(wave) else None, sent))
         if not wave:
             assert queue, "a plan waits for something, but nothing is in flight"
-            queue.append((plan, 0, None))
+            queue.append((plan, None))
         return True
 
     async def close(self) -> None:
@@ -88,26 +110,36 @@ class Waves:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _launch(self, node: int, num_samples: int) -> asyncio.Task[list[Rollout]]:
+    def _ask(self, wish: Ask) -> _Sent:
+        if self._growth.completion_tokens >= self._max_completion_tokens:
+            raise OutOfBudget
+        return self._start(wish.call()), wish.apply
+
+    def _launch(self, node: int, num_samples: int, advice: str = "") -> _Sent:
         """Sends one request; its sample indices and its share of the budget are fixed here and now."""
         growth = self._growth
         num_samples = min(num_samples, self._max_rollouts - growth.rollouts)
         if num_samples < 1 or growth.completion_tokens >= self._max_completion_tokens:
             raise OutOfBudget
-        first = growth.reserve(node, num_samples)
-        return self._start(self._sample(growth.nodes[node].text, num_samples, first))
+        first = growth.reserve(node, num_samples, is_advised=bool(advice))
+        request = self._start(self._sample(growth.nodes[node].text, num_samples, first, advice))
+        return request, functools.partial(self._graft, node, is_advised=bool(advice))
 
     def _start(self, call: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.ensure_future(call)
         self._tasks.append(task)
         return task
 
-    async def _sample(self, prefix: str, num_samples: int, first: int) -> list[Rollout]:
+    async def _sample(self, prefix: str, num_samples: int, first: int, advice: str) -> list[Rollout]:
         """The rollouts of one request, their solutions checked: each text once, and as soon as it is there.
 
         What was cut in its answer is not checked: the checker would take what is there for the answer.
         """
-        rollouts = list(await self._policy(prefix, num_samples=num_samples, first_sample=first))
+        if advice:
+            assert self.advised is not None, "advice without anybody who takes it"
+            rollouts = list(await self.advised(prefix, advice, num_samples=num_samples, first_sample=first))
+        else:
+            rollouts = list(await self._policy(prefix, num_samples=num_samples, first_sample=first))
         assert len(rollouts) == num_samples, (len(rollouts), num_samples)
         solutions = dict.fromkeys(prefix + rollout.text for rollout in rollouts if rollout.text and not rollout.is_cut)
         for solution in solutions:
@@ -119,12 +151,15 @@ class Waves:
     async def _check(self, solution: str) -> Check:
         return await self._verifier(solution)
 
-    async def _apply(self, node: int, request: asyncio.Task[list[Rollout]]) -> None:
+    async def _apply(self, sent: _Sent) -> None:
+        request, apply = sent
+        apply(await request)
+
+    def _graft(self, node: int, rollouts: list[Rollout], *, is_advised: bool) -> None:
         growth = self._growth
-        rollouts = await request
         terminals = [growth.graft(node, rollout) for rollout in rollouts]
         for terminal, rollout in zip(terminals, rollouts, strict=True):
             if terminal is not None:
                 bud = growth.nodes[terminal]
                 bud.check = unscored("cut_off") if rollout.is_cut else self._checks[bud.text].result()
-        growth.record(node, terminals)
+        growth.record(node, terminals, is_advised=is_advised)

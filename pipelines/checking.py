@@ -5,7 +5,8 @@ loaded math-verify and forks once a task. So every task starts from the same sta
 stopped by the kernel: by `ITIMER_PROF` after its CPU seconds, whatever it is doing, and by `RLIMIT_AS` at its memory.
 
 CPU time decides, so that a busy machine does not change an outcome. The wall clock is the last resort, and ends only
-what hangs without computing. Requests and replies are length-prefixed msgpack; nothing is ever unpickled.
+what hangs without computing. A command from outside is started in place of such a task (`command_checks`). Requests
+and replies are length-prefixed msgpack; nothing is ever unpickled.
 """
 
 import asyncio
@@ -15,15 +16,14 @@ import ctypes
 import gc
 import importlib
 import logging
-import math
 import os
 import pathlib
 import queue
 import select
 import signal
-import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -33,18 +33,21 @@ import msgspec
 
 from mcts import answers
 from mcts.answers import Check, unscored
-from pipelines import code_tests, sandbox
+from pipelines import code_tests, command_checks, sandbox
+from pipelines.command_checks import NO_COMMAND, CommandChecker
+from pipelines.engines.keys import hide_secrets
+from pipelines.framing import Gone, is_ready, read_frame, write_frame
 from schemas import Problem, Record, digest
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
-_LENGTH = struct.Struct(">I")
-_MAX_FRAME = 1 << 26
 _START_SECONDS = 120.0
 _CACHE_SIZE = 50_000
 _MAX_ATTEMPTS = 3
 """Times that an answer is checked whose check something outside ended: it must not stay unscored for that."""
 _LEAST_SHARE = 0.05
 """Part of a core that a program must use, or it counts as waiting."""
+_PROGRAMS = ("code", command_checks.DOMAIN)
+"""Domains in which what a model wrote runs, or what is given it does: that may wait in a loop, and compute a little."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -60,16 +63,15 @@ class _Limits(Record, frozen=True):
     memory_mb: int
     parent: int
     """Process that must live: the checker dies with it."""
+    command: CommandChecker = NO_COMMAND
+    folder: str = ""
+    """Where a command's files are put; empty where there is no command."""
 
 
 class _Reply(Record, frozen=True):
     check: Check
     final: bool
     """Whether the same task would end the same way again: not so if something from outside ended it."""
-
-
-class _Gone(Exception):
-    """The process at the other end of a pipe ended, or did not answer in time."""
 
 
 class _Checker:
@@ -101,20 +103,19 @@ class _Checker:
         return self._process.poll() is None
 
     def ask(self, task: _Task, wall_seconds: float) -> _Reply:
-        """Raises `_Gone` when the process ended, TimeoutError when it did not answer in time."""
-        _write_frame(self._requests, msgspec.msgpack.encode(task))
-        if not _is_ready(self._replies, _START_SECONDS):
+        """Raises `Gone` when the process ended, TimeoutError when it did not answer in time."""
+        write_frame(self._requests, msgspec.msgpack.encode(task))
+        if not is_ready(self._replies, _START_SECONDS):
             raise TimeoutError("the libraries do not load")
-        _read_frame(self._replies)  # They are loaded, and the task begins.
+        read_frame(self._replies)  # They are loaded, and the task begins.
         spent = 0
-        # What a model wrote may wait in a loop, and then computes a little.
-        least = wall_seconds * _LEAST_SHARE * os.sysconf("SC_CLK_TCK") if task.domain == "code" else 1
-        while not _is_ready(self._replies, wall_seconds):
+        least = wall_seconds * _LEAST_SHARE * os.sysconf("SC_CLK_TCK") if task.domain in _PROGRAMS else 1
+        while not is_ready(self._replies, wall_seconds):
             # A busy machine only makes a task late: it is given up when it stops computing, or by its own timer.
             before, spent = spent, self._ticks()
             if spent - before < max(least, 1):
                 raise TimeoutError("the task hangs without computing")
-        return msgspec.msgpack.decode(_read_frame(self._replies), type=_Reply)
+        return msgspec.msgpack.decode(read_frame(self._replies), type=_Reply)
 
     def _ticks(self) -> int:
         """CPU time of the task under way in clock ticks; 0 where there is none or the system does not tell."""
@@ -154,7 +155,13 @@ class CheckerPool:
     """
 
     def __init__(
-        self, *, num_workers: int = 1, cpu_seconds: float = 5.0, wall_seconds: float = 10.0, memory_mb: int = 1024
+        self,
+        *,
+        num_workers: int = 1,
+        cpu_seconds: float = 5.0,
+        wall_seconds: float = 10.0,
+        memory_mb: int = 1024,
+        command: CommandChecker = NO_COMMAND,
     ) -> None:
         """No process is started before the first check that needs one.
 
@@ -163,13 +170,21 @@ class CheckerPool:
           cpu_seconds: CPU time of one check.
           wall_seconds: time after which a check is given up that has not computed in it.
           memory_mb: address space that one check may take beyond what the loaded libraries hold.
+          command: what decides about answers of the domain `command`, under limits of its own.
         """
         if num_workers < 1 or cpu_seconds <= 0 or wall_seconds < cpu_seconds or memory_mb < 1:
             raise ValueError(
                 "need num_workers >= 1, 0 < cpu_seconds <= wall_seconds and memory_mb >= 1, got "
                 f"{num_workers=}, {cpu_seconds=}, {wall_seconds=}, {memory_mb=}"
             )
-        self._limits = _Limits(cpu_seconds=cpu_seconds, memory_mb=memory_mb, parent=os.getpid())
+        self._folder = tempfile.TemporaryDirectory(prefix="wrongturn-checks-") if command.command else None
+        self._limits = _Limits(
+            cpu_seconds=cpu_seconds,
+            memory_mb=memory_mb,
+            parent=os.getpid(),
+            command=command,
+            folder=self._folder.name if self._folder else "",
+        )
         self._wall_seconds = wall_seconds
         self._executor = ThreadPoolExecutor(num_workers, thread_name_prefix="checker")
         self._idle: queue.SimpleQueue[_Checker] = queue.SimpleQueue()
@@ -228,15 +243,17 @@ class CheckerPool:
         if checker is None:
             return _Reply(check=unscored("crashed", task.answer), final=False)
         try:
-            reply = checker.ask(task, self._wall_seconds)
-        except (_Gone, TimeoutError, OSError, msgspec.DecodeError) as error:
+            is_command = task.domain == command_checks.DOMAIN
+            reply = checker.ask(task, self._limits.command.wall_secs if is_command else self._wall_seconds)
+        except (Gone, TimeoutError, OSError, msgspec.DecodeError) as error:
             self._checkers.discard(checker)
             checker.close()
             reason: answers.Reason = "timeout" if isinstance(error, TimeoutError) else "crashed"
             logging.getLogger(__name__).warning("a check ended from outside (%r) and is unscored: %s", error, reason)
             return _Reply(check=unscored(reason, task.answer), final=False)
         self._idle.put(checker)
-        return reply
+        check = msgspec.structs.replace(reply.check, detail=hide_secrets(reply.check.detail))
+        return msgspec.structs.replace(reply, check=check)
 
     def _take(self) -> _Checker | None:
         """A checker that lives; None once the pool is closed."""
@@ -261,35 +278,8 @@ class CheckerPool:
             checker.kill()
         self._executor.shutdown(wait=True)
         _close_all(self._checkers)
-
-
-def _write_frame(pipe: int, content: bytes) -> None:
-    view = memoryview(_LENGTH.pack(len(content)) + content)
-    while view:
-        view = view[os.write(pipe, view) :]
-
-
-def _is_ready(pipe: int, seconds: float) -> bool:
-    poll = select.poll()
-    poll.register(pipe, select.POLLIN)
-    return bool(poll.poll(math.ceil(seconds * 1000)))
-
-
-def _read_frame(pipe: int) -> bytes:
-    (length,) = _LENGTH.unpack(_read_exactly(pipe, _LENGTH.size))
-    if length > _MAX_FRAME:
-        raise _Gone(f"a frame of {length} bytes is announced, at most {_MAX_FRAME} are sent")
-    return _read_exactly(pipe, length)
-
-
-def _read_exactly(pipe: int, length: int) -> bytes:
-    content = b""
-    while len(content) < length:
-        piece = os.read(pipe, length - len(content))
-        if not piece:
-            raise _Gone("the other process ended")
-        content += piece
-    return content
+        if self._folder:
+            self._folder.cleanup()
 
 
 def _die_with(parent: int) -> None:
@@ -312,13 +302,38 @@ def _serve(limits: _Limits) -> NoReturn:
     gc.freeze()  # Else the collector of each task would touch, and so copy, every page that it shares with this.
     while True:
         try:
-            task = msgspec.msgpack.decode(_read_frame(requests), type=_Task)
-        except _Gone:
+            task = msgspec.msgpack.decode(read_frame(requests), type=_Task)
+        except Gone:
             os._exit(0)
         if task.domain == "reasoning_gym":
             importlib.import_module("reasoning_gym")
-        _write_frame(replies, b"")
-        _write_frame(replies, msgspec.msgpack.encode(_in_fork(task, limits, requests, replies)))
+        write_frame(replies, b"")
+        is_command = task.domain == command_checks.DOMAIN and limits.command.command
+        reply = (
+            _as_command(task, limits, requests, replies) if is_command else _in_fork(task, limits, requests, replies)
+        )
+        write_frame(replies, msgspec.msgpack.encode(reply))
+
+
+def _as_command(task: _Task, limits: _Limits, requests: int, replies: int) -> _Reply:
+    """Starts the command on the task's answer. It ends with this process, whoever ends this one."""
+    settings, folder, checker = limits.command, pathlib.Path(limits.folder, f"{os.getpid()}"), os.getpid()
+    command_checks.place(task.answer, task.gold, settings, folder)
+    (output, to_parent), (trouble, about_start) = os.pipe(), os.pipe()
+    child = os.fork()
+    if not child:
+        for pipe in (output, trouble, requests, replies):
+            os.close(pipe)
+        _die_with(checker)
+        sandbox.limit(settings.cpu_secs, settings.memory_mb)
+        command_checks.start(settings, folder, output=to_parent, trouble=about_start)
+    os.close(to_parent)
+    os.close(about_start)
+    run = command_checks.watch(child, settings, output=output, trouble=trouble)
+    os.close(output)
+    os.close(trouble)
+    check, is_final = command_checks.decide(run, task.answer, settings, folder)
+    return _Reply(check=check, final=is_final)
 
 
 def _in_fork(task: _Task, limits: _Limits, requests: int, replies: int) -> _Reply:
@@ -359,8 +374,8 @@ def _read_result(task: _Task, result: int, token: bytes) -> Check | None:
     if task.domain == "code":
         return code_tests.read_check(task.answer, result, token)
     try:
-        return msgspec.msgpack.decode(_read_frame(result), type=Check)
-    except _Gone:
+        return msgspec.msgpack.decode(read_frame(result), type=Check)
+    except Gone:
         return None
 
 
@@ -374,7 +389,7 @@ def _run_task(task: _Task, limits: _Limits, checker: int, result: int, secret: i
         check = answers.compare(task.answer, task.gold, task.domain, task.metadata)
     except MemoryError:
         check = unscored("crashed", task.answer)
-    _write_frame(result, msgspec.msgpack.encode(check))
+    write_frame(result, msgspec.msgpack.encode(check))
     os._exit(0)
 
 

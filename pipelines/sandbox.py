@@ -5,6 +5,9 @@ computation in Python needs and refuses all others, so that the process can neit
 file, nor start another process or program, signal one, change a limit, or reach a network. Files can be read. Where the
 kernel does not take the filter `enter` raises, and the program must not be run.
 
+`enter_to_start` is for a program of somebody else's that is given what a model wrote, such as a compiler: the process
+may besides become that program, and others after it, but stays one that can only read, compute and say something.
+
 The filter is a list of what is allowed, so that a call nobody thought of is refused too. Numbers are those of
 `asm/unistd_64.h` and `asm-generic/unistd.h`, the filter's layout that of `linux/filter.h` and `linux/seccomp.h`.
 """
@@ -20,7 +23,7 @@ import signal
 import struct
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 # Name, number on x86-64, number on ARM64; `-` where the architecture has no such call.
@@ -42,6 +45,13 @@ getcpu 309 168, getrandom 318 278, statx 332 291, rseq 334 293, close_range 436 
 epoll_pwait2 441 441, sendto 44 206, recvfrom 45 207, shutdown 48 210, getsockname 51 204, getsockopt 55 209,
 open 2 -, clone 56 220, openat 257 56, fcntl 72 25, ioctl 16 29, madvise 28 233, prlimit64 302 261, socketpair 53 199
 """
+_TO_START = """
+execve 59 221, arch_prctl 158 -, prctl 157 167, wait4 61 260, fadvise64 221 223, membarrier 324 283
+"""
+"""Besides, for a process that becomes another program: what that program's start and its threads call."""
+_FORKS = "fork 57 -, vfork 58 -"
+"""Calls that end such a process, as does a `clone` that is one: a compiler whose driver may not start it would say that
+the solution is wrong."""
 _CLONE3 = 435
 _NEWEST = 450
 """Highest number that this list knows of. Later ones are answered as by an older kernel, for which libraries care."""
@@ -65,6 +75,8 @@ _CONDITIONS: dict[str, tuple[tuple[int, int, tuple[int, ...]], ...]] = {
     "prlimit64": ((4, _ALL, (0,)), (5, _ALL, (0,))),
     # What asyncio wakes its loop with: AF_UNIX and SOCK_STREAM, which reaches nobody else.
     "socketpair": ((0, _ALL, (1,)), (2, 0xF, (1,))),
+    # PR_SET_NAME and PR_GET_NAME: threads get names. Not PR_SET_PDEATHSIG, by which it would outlive who started it.
+    "prctl": ((0, _ALL, (15, 16)),),
 }
 
 _ARCHITECTURES = {"x86_64": (0xC000003E, 1), "aarch64": (0xC00000B7, 2)}
@@ -76,6 +88,8 @@ _NUMBER_AT, _ARCH_AT, _ARGUMENTS_AT = 0, 4, 16
 
 _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _SECCOMP_MODE_FILTER = 22, 38, 2
 _MAX_FILES = 64
+_MAX_FILES_TO_START = 1024
+"""Provers open the libraries that a solution imports, one file each."""
 
 
 class SandboxUnavailable(Exception):
@@ -109,19 +123,45 @@ def enter(*keep: int) -> None:
       SandboxUnavailable: the filter is not in force. The process may be half shut in and is good for nothing else.
     """
     nothing = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):
-        os.dup2(nothing, stream)
-    first = 3
-    for last in (*sorted(keep), os.sysconf("SC_OPEN_MAX")):
-        os.closerange(first, last)
-        first = last + 1
-    resource.setrlimit(resource.RLIMIT_NOFILE, (_MAX_FILES, _MAX_FILES))
+    _hold(nothing, nothing, keep, _MAX_FILES)
     _install(_filter(platform.machine()))
     sys.addaudithook(_guard())
 
 
-def _filter(machine: str) -> bytes:
+def enter_to_start(output: int, *keep: int) -> None:
+    """The same for a process that then becomes another program, by `os.execve`; what that says goes to `output`.
+
+    Where it tries to start a process it is ended by SIGSYS.
+
+    Raises:
+      SandboxUnavailable: see `enter`.
+    """
+    _hold(os.open(os.devnull, os.O_RDONLY), output, keep, _MAX_FILES_TO_START)
+    _install(_filter_to_start(platform.machine()))
+
+
+def _hold(source: int, output: int, keep: Sequence[int], max_files: int) -> None:
+    """Makes the standard streams of two files, closes all others but `keep`, and lets few be opened."""
+    for stream, file in ((0, source), (1, output), (2, output)):
+        os.dup2(file, stream)
+    first = 3
+    for last in (*sorted(keep), os.sysconf("SC_OPEN_MAX")):
+        os.closerange(first, last)
+        first = last + 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max_files, max_files))
+
+
+def _filter_to_start(machine: str) -> bytes:
+    return _filter(machine, _ALLOWED + "," + _TO_START, _FORKS)
+
+
+def _filter(machine: str, calls: str = _ALLOWED, deadly: str = "") -> bytes:
     """The filter's instructions for an architecture, as `struct sock_filter[]`.
+
+    Args:
+      machine: as `platform.machine()` names it.
+      calls: those that pass, written as `_ALLOWED` is.
+      deadly: those that end the process, likewise; where there are any, a `clone` that is no thread does, too.
 
     Raises:
       SandboxUnavailable: the architecture is not known, or not the one that this interpreter was built for.
@@ -141,23 +181,27 @@ def _filter(machine: str) -> bytes:
         (_EQUAL, 0, 1, _CLONE3),
         (_RETURN, 0, 0, _UNKNOWN),
     ]
-    for line in _ALLOWED.split(","):
+    for line in filter(None, deadly.split(",")):
+        number = line.split()[column]
+        if number != "-":
+            instructions += [(_EQUAL, 0, 1, int(number)), (_RETURN, 0, 0, _KILL)]
+    for line in calls.split(","):
         name, *numbers = line.split()
         if numbers[column - 1] != "-":
-            allowed = _allow(_CONDITIONS.get(name, ()))
+            allowed = _allow(_CONDITIONS.get(name, ()), _KILL if deadly and name == "clone" else _REFUSE)
             instructions += [(_EQUAL, 0, len(allowed), int(numbers[column - 1])), *allowed]
     instructions.append((_RETURN, 0, 0, _REFUSE))
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in instructions)
 
 
-def _allow(conditions: tuple[tuple[int, int, tuple[int, ...]], ...]) -> list[tuple[int, int, int, int]]:
-    """Instructions that let a call pass if all conditions hold and refuse it otherwise."""
+def _allow(conditions: tuple[tuple[int, int, tuple[int, ...]], ...], otherwise: int) -> list[tuple[int, int, int, int]]:
+    """Instructions that let a call pass if all conditions hold; `otherwise` says what becomes of it where not."""
     block = []
     for word, mask, values in conditions:
         block += [(_LOAD, 0, 0, _ARGUMENTS_AT + 4 * word), (_AND, 0, 0, mask)]
         # The last of them falls through to the refusal, the others first pass by those that follow.
         block += [(_EQUAL, len(values) - i, 0, value) for i, value in enumerate(values)]
-        block.append((_RETURN, 0, 0, _REFUSE))
+        block.append((_RETURN, 0, 0, otherwise))
     return [*block, (_RETURN, 0, 0, _PASS)]
 
 

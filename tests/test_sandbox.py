@@ -136,12 +136,12 @@ def test_without_a_sandbox_nothing_is_run(tmp_path, missing):
     assert not (tmp_path / "ran").exists()
 
 
-def run_filter(machine, number, *arguments, architecture=None):
+def run_filter(machine, number, *arguments, architecture=None, make=sandbox._filter):
     """What the kernel would do with a call: the filter's instructions, interpreted after `linux/filter.h`."""
     known = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
     words = [*arguments, *[0] * (6 - len(arguments))]
     data = struct.pack("<IIQ6Q", number, architecture or known[machine], 0, *words)
-    code = list(struct.iter_unpack("=HBBI", sandbox._filter(machine)))
+    code = list(struct.iter_unpack("=HBBI", make(machine)))
     at, value = 0, 0
     while True:
         operation, if_true, if_false, constant = code[at]
@@ -205,6 +205,30 @@ def test_filter_of_both_architectures(x86_64, aarch64, arguments, expected):
     assert run_filter("aarch64", aarch64, *arguments) == expected
 
 
+@pytest.mark.parametrize(
+    ("x86_64", "aarch64", "arguments", "expected"),
+    [
+        (59, 221, (), "pass"),  # execve
+        (157, 167, (15,), "pass"),  # prctl PR_SET_NAME
+        (157, 167, (1, 0), "EPERM"),  # prctl PR_SET_PDEATHSIG
+        (257, 56, (0, 0, os.O_WRONLY), "EPERM"),  # openat
+        (56, 220, (17,), "kill"),  # clone that is a fork
+        (56, 220, (0x10F00,), "pass"),  # clone of a thread
+        (41, 198, (2, 1), "EPERM"),  # socket
+        (62, 129, (1, 9), "EPERM"),  # kill
+        (38, 103, (2, 0), "EPERM"),  # setitimer
+    ],
+)
+def test_a_process_that_becomes_a_program_may_do_that_and_no_more(x86_64, aarch64, arguments, expected):
+    assert run_filter("x86_64", x86_64, *arguments, make=sandbox._filter_to_start) == expected
+    assert run_filter("aarch64", aarch64, *arguments, make=sandbox._filter_to_start) == expected
+
+
+def test_the_older_forks_of_x86_64_end_it():
+    assert {run_filter("x86_64", number, make=sandbox._filter_to_start) for number in (57, 58)} == {"kill"}
+    assert run_filter("x86_64", 57) == "EPERM"
+
+
 def test_the_older_open_of_x86_64_reads_only():
     assert run_filter("x86_64", 2, 0, os.O_RDONLY) == "pass"
     assert run_filter("x86_64", 2, 0, os.O_WRONLY) == run_filter("x86_64", 2, 0, os.O_CREAT) == "EPERM"
@@ -225,6 +249,6 @@ def test_numbers_are_the_kernels(column, header):
     text = pathlib.Path(header).read_text()
     numbers = {name: number for name, number in re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", text)}
     numbers |= {"newfstatat": numbers.get("newfstatat") or numbers.get("fstatat")}
-    for line in sandbox._ALLOWED.split(","):
+    for line in ",".join((sandbox._ALLOWED, sandbox._TO_START, sandbox._FORKS)).split(","):
         name, *known = line.split()
         assert known[column - 1] == numbers.get(name, "-"), name

@@ -27,6 +27,8 @@ _KEY_BEGINS = re.compile(r"(?i:sk-|bearer\b)|(hf|gsk|ghp|gho|sk|pk)_(?=[A-Za-z]*
 _MIXED = re.compile(r"(?=([A-Za-z]\d|\d[A-Za-z]))")
 _SECRET = re.compile(r"(?i).*\.env\.\w*(_KEY|API_?KEY|TOKEN|SECRET|PASSWORD)")
 """Settings that are environment variables with secrets, of servers that are started here."""
+_SECRET_NAME = re.compile(r"(?i)KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL")
+"""Environment variables whose values are nobody's business."""
 _SECRET_WORD = re.compile(r"--(api[-_]key|hf[-_]token)\b")
 _SHORTEST_KEY, _MOST_CHANGES = 20, 3
 """A name of an environment variable changes between letters and digits seldom, a random key all the time."""
@@ -86,6 +88,17 @@ class Hider:
             if spelling in content:
                 content = content.replace(spelling, HIDDEN.encode())
         return content
+
+
+def hide_secrets(said: str) -> str:
+    """What a program of a model's said, without the secrets in this process's environment.
+
+    It has an environment of its own with nothing in it, but reads what its user may read, /proc of this process too.
+    """
+    for name, value in os.environ.items() if said else ():
+        if _SECRET_NAME.search(name):
+            said = Hider(value.strip()).text(said)
+    return said
 
 
 def check_url(url: str) -> None:

@@ -1,4 +1,5 @@
 import json
+import math
 
 import msgspec
 import pytest
@@ -267,10 +268,53 @@ def test_log_probabilities_that_were_asked_for_and_did_not_come_are_a_bad_reply(
         read_reply(body({"text": "a", "logprobs": given}), request(logprobs=True), raw())
 
 
-@pytest.mark.parametrize("kind", ["openai", "simulated"])
+@pytest.mark.parametrize("kind", ["openai", "scripted"])
 def test_an_engine_that_gives_no_log_probabilities_refuses_them(kind):
     with pytest.raises(UserError, match=f"^an engine of kind '{kind}' gives no log probabilities; take engine="):
         word_request(request(logprobs=True), chat(kind), "m")
+
+
+def test_entropies_are_asked_for_as_each_route_knows_it():
+    wish = request(top_logprobs=20)
+    assert word_request(wish, raw("vllm"), "m")["logprobs"] == 20
+    spoken = word_request(wish, chat("vllm"), "m")
+    assert (spoken["logprobs"], spoken["top_logprobs"]) == (True, 20)
+    assert "top_logprobs" not in word_request(request(logprobs=True), chat("vllm"), "m")
+    with pytest.raises(UserError, match=r"^an engine of kind 'openai' gives no log probabilities"):
+        word_request(wish, chat("openai"), "m")
+
+
+def test_entropies_are_those_of_the_likeliest_tokens_in_nats():
+    wish = request(top_logprobs=2)
+    # One of two equal tokens; then one of probability 1/2 beside one of 1/4: what is missing is not shared out.
+    half, quarter = math.log(1 / 2), math.log(1 / 4)
+    places = [{"a": half, "b": half}, {"a": half, "c": quarter}]
+    older = {"text": "aa", "logprobs": {"tokens": ["a", "a"], "token_logprobs": [half, half], "top_logprobs": places}}
+    content = [
+        {"token": "a", "logprob": half, "top_logprobs": [{"token": t, "logprob": p} for t, p in place.items()]}
+        for place in places
+    ]
+    for choice in (older, {"text": "aa", "logprobs": {"content": content}}):
+        (sample,) = read_reply(body(choice), wish, raw()).samples
+        assert sample.entropies == pytest.approx((math.log(2), math.log(2)))
+        assert sample.logprobs is None
+        assert read_reply(body(choice), request(), raw()).samples[0].entropies is None
+
+
+@pytest.mark.parametrize("given", [None, {}, {"token_logprobs": [-1.0]}, {"top_logprobs": [{"a": -1.0}, None]}])
+def test_entropies_that_were_asked_for_and_did_not_come_are_a_bad_reply(given):
+    with pytest.raises(BadReply, match=r"^choice 0 lacks the likeliest tokens' log probabilities, which were asked"):
+        read_reply(body({"text": "a", "logprobs": given}), request(top_logprobs=5), raw())
+
+
+def test_an_empty_text_has_no_entropies_and_is_no_bad_reply():
+    choice = {"text": "", "logprobs": {"top_logprobs": []}}
+    assert read_reply(body(choice), request(top_logprobs=5), raw()).samples[0].entropies == ()
+
+
+def test_entropies_are_another_sample_and_leave_the_others_keys_as_they_were():
+    assert len({request(top_logprobs=k).keys("m")[0] for k in (0, 5, 20)}) == 3
+    assert request(top_logprobs=0).keys("m") == request().keys("m")
 
 
 def test_log_probabilities_are_another_sample_and_leave_the_others_keys_as_they_were():

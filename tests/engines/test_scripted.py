@@ -73,6 +73,15 @@ def test_arithmetic_critics_name_the_first_wrong_step():
     assert '"first_wrong_step":null,"verdict":"correct"' in arithmetic(prompt.replace("= 6", "= 5"), "", 0)
 
 
+def test_arithmetic_puts_errors_into_steps_but_not_always():
+    prompt = (
+        "Problem:\nWhat is 4 + 3 - 2?\n\nStep to change:\nStep 2: 7 - 2 = 5\n\nKind of error:\nx\n\nChanged step:\n"
+    )
+    assert arithmetic(prompt, "", 1) == "Step 2: 7 - 2 = 6\n"
+    assert arithmetic(prompt, "Step 2: ", 2) == "7 - 2 = 6\n"
+    assert arithmetic(prompt, "Step 2: ", 4) == "7 - 2 = 5\n"
+
+
 def test_a_reply_is_cut_after_as_many_words_as_it_may_have():
     engine = ScriptedEngine(lambda prompt, prefix, seed: " one two\nthree four\n")
     _, cut = ask(engine, sampling=Sampling(max_tokens=3, temperature=1.0))

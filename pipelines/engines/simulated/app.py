@@ -10,6 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
+from pipelines.engines.simulated import certainty
 from pipelines.engines.simulated.accounting import PrefixCache, SlotPlan, Stats
 from pipelines.engines.simulated.faults import FaultPlan
 from pipelines.engines.simulated.prompts import PromptError, parse_prompt
@@ -22,6 +23,7 @@ from pipelines.engines.simulated.replies import (
     reply_to,
     simulated_length,
     text_digest,
+    tokenize,
 )
 from pipelines.engines.simulated.settings import SimulatedSettings
 from pipelines.engines.simulated.wire import (
@@ -171,7 +173,16 @@ class SimulatedServer:
         if fault in ("short", "empty"):
             replies = replies[:-1] if fault == "short" else []
         name = f"{digest[:16]}-{seed}"
-        return write_replies(wish, replies, name=name, model=settings.model, usage=usage)
+        logprobs = [self._log_probabilities(wish, digest, seed + i, reply) for i, reply in enumerate(replies)]
+        return write_replies(wish, replies, name=name, model=settings.model, usage=usage, logprobs=logprobs)
+
+    def _log_probabilities(self, wish: Wish, digest: str, seed: int, reply: Reply) -> dict[str, Any] | None:
+        """Of a reply's tokens; None where they were not asked for."""
+        if wish.logprobs is None:
+            return None
+        tokens, prompt = tokenize(reply.text), look(parse_prompt(wish.text), wish.pictures)
+        doubted = certainty.doubts(prompt, digest, seed, len(tokens), self.settings)
+        return certainty.worded(tokens, doubted, wish.logprobs, is_chat=wish.is_chat)
 
     def _count_prompt(self, text: str) -> dict[str, Any]:
         total = prompt_tokens(len(text))

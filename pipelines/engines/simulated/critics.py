@@ -1,6 +1,7 @@
 """Critics of set accuracy: critiques with their error modes, judgements of single remarks, composed critiques."""
 
 import random
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from pipelines.engines.simulated.world import (
     parse_question,
     solution_steps,
     walk,
+    word_step,
 )
 from schemas import Unit
 
@@ -26,6 +28,9 @@ _REDO = {"+": "Redo the addition.", "-": "Redo the subtraction.", "*": "Redo the
 _LEAKS = ("So the final answer is {}.", "The final answer should then be {}.", "This makes {} the final answer.")
 _FORMS = ("{0}", "{0}.0", "{1}/2")
 """How a leaked answer may be written: as it is, and in two equal forms."""
+
+_OPENS = re.compile(r"Step (\d+):")
+_DOUBT = re.compile(r"Step (\d+) may look (?:right|wrong): ")
 
 Remarks = list[dict[str, Any]]
 
@@ -37,22 +42,35 @@ def write_critique(prompt: Prompt, draws: random.Random, settings: SimulatedSett
     leaks = draws.random() < settings.leak_rate
     malformed = draws.random() < settings.critic_malformed_rate
     chain, steps = parse_question(prompt.question), solution_steps(prompt.solution)
+    hidden = _hidden_steps(chain, prompt)
+    steps = (*hidden, *steps)
     try:
         walked = walk(prompt.question, steps)
     except ValueError:
-        return _encode([_unreadable(prompt.question, steps)], _first_unreadable(prompt.question, steps))
+        return encode([_unreadable(prompt.question, steps)], _first_unreadable(prompt.question, steps))
     truth = next((index for index, step in enumerate(walked) if not step.is_right), None)
     if accurate and not lies:
         units, named = _right_units(chain, walked, truth)
     else:
-        units, named = _wrong_units(chain, walked, truth, draws, lies=lies)
+        units, named = _wrong_units(chain, walked, truth, draws, lies=lies, hidden=len(hidden))
+    units = units[len(hidden) :]
     if leaks and named is not None:
         units[-1]["fix"] += " " + _leak(chain.gold, draws)
-    text = _encode(units, named)
+    text = encode(units, named)
     return _malform(text, len(steps), draws) if malformed else text
 
 
-def _encode(units: Remarks, named: int | None) -> str:
+def _hidden_steps(chain: Chain, prompt: Prompt) -> tuple[str, ...]:
+    """The steps before those that a critic is shown who compares two branches: right ones, both branches share them."""
+    if not prompt.other:
+        return ()
+    opened = [int(found[1]) for found in map(_OPENS.match, (prompt.solution, prompt.other)) if found]
+    number = min(opened[0] - 1 if opened else len(chain.operations), len(chain.operations))
+    return tuple(f"{word_step(i + 1, chain.expression(i), chain.values[i + 1])}\n" for i in range(number))
+
+
+def encode(units: Remarks, named: int | None) -> str:
+    """A critique as critics write it; `named` counts from 0."""
     critique = {
         "units": units,
         "first_wrong_step": None if named is None else named + 1,
@@ -104,16 +122,16 @@ def _right_units(chain: Chain, walked: Sequence[Step], truth: int | None) -> tup
 
 
 def _wrong_units(
-    chain: Chain, walked: Sequence[Step], truth: int | None, draws: random.Random, *, lies: bool
+    chain: Chain, walked: Sequence[Step], truth: int | None, draws: random.Random, *, lies: bool, hidden: int
 ) -> tuple[Remarks, int | None]:
     """One of: the error missed or praised, an error elsewhere, the right place with a false claim, an invented one.
 
-    A liar never names the right place.
+    A liar never names the right place, nobody a step that is hidden from it.
     """
     mode, place, offset = draws.random(), draws.random(), draw_offset(draws)
     modes = 1 if truth is None else 2 if lies else 3
     choice = int(mode * modes)
-    others = [index for index in range(len(walked)) if index != truth]
+    others = [index for index in range(hidden, len(walked)) if index != truth]
     if truth is not None and (choice == 0 or not others):
         return [_praise(index, step) for index, step in enumerate(walked)], None
     named = truth if truth is not None and choice == 2 else others[int(place * len(others))]
@@ -200,7 +218,10 @@ def judge_remark(prompt: Prompt, draws: random.Random, settings: SimulatedSettin
 
 
 def compose_critique(prompt: Prompt) -> str:
-    """One critique out of the remarks, without repetitions: praise up to the error that most speak of, then that."""
+    """One critique out of the remarks, without repetitions: praise up to the error that most speak of, then that.
+
+    A doubt stands before what settles it.
+    """
     remarks = read_remarks(prompt.remarks)
     named = named_step(remarks)
     chosen = [
@@ -209,7 +230,10 @@ def compose_critique(prompt: Prompt) -> str:
         if (remark.kind == "praise" and (named is None or remark.step < named))
         or (remark.kind == "error" and remark.step == named)
     ]
-    lines = dict.fromkeys(remark.line for remark in sorted(chosen, key=lambda remark: remark.step))
+    doubts = {int(found[1]) - 1: line for line in prompt.remarks.splitlines() if (found := _DOUBT.match(line))}
+    lines: dict[str, None] = {}
+    for remark in sorted(chosen, key=lambda remark: remark.step):
+        lines |= dict.fromkeys([doubt for doubt in (doubts.get(remark.step),) if doubt] + [remark.line])
     if named is None:
         closing = "No step is wrong. The solution is correct."
     else:

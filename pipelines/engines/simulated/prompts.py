@@ -12,7 +12,24 @@ from typing import Literal
 
 from schemas import Record
 
-Task = Literal["solve", "critique", "meta", "compose", "refine"]
+Task = Literal[
+    "solve",
+    "again",
+    "critique",
+    "meta",
+    "compose",
+    "refine",
+    "inject",
+    "feedback",
+    "aspects",
+    "clean",
+    "crucial",
+    "value",
+    "debate",
+    "scope",
+    "follows",
+    "revise",
+]
 
 _TASKS: Mapping[str, Task] = {
     "Solution": "solve",
@@ -20,6 +37,17 @@ _TASKS: Mapping[str, Task] = {
     "Judgement": "meta",
     "Composed critique": "compose",
     "Second solution": "refine",
+    "Changed step": "inject",
+    "Feedback": "feedback",
+    "Feedback by aspects": "aspects",
+    "Clean critique": "clean",
+    "Crucial information": "crucial",
+    "Value": "value",
+    "Choice": "debate",
+    "Another solution": "again",
+    "Scope": "scope",
+    "Follows": "follows",
+    "Revised answer": "revise",
 }
 _OTHERS = (
     "Problem",
@@ -30,6 +58,17 @@ _OTHERS = (
     "Other remarks",
     "Remark",
     "Remarks",
+    "Steps before",
+    "Step to change",
+    "Kind of error",
+    "Hint",
+    "Earlier attempts",
+    "Run",
+    "Feedback on siblings",
+    "Candidates",
+    "What was said",
+    "Given answer",
+    "User feedback",
 )
 _BREAK = re.compile(rf"^(?:({'|'.join((*_TASKS, *_OTHERS))}):[ \t]*|Critic:[ \t]*(\S.*?)[ \t]*)(?:\n|\Z)", re.MULTILINE)
 _REMARK = re.compile(r"\bStep (?P<step>\d+) is (?:right:|(?P<wrong>wrong)(?:: \"(?P<quote>.*?)\")?\.) ?(?P<said>.*)")
@@ -59,6 +98,20 @@ class Prompt(Record):
     """The remarks to compose from."""
     agent: str = ""
     """Name of the critic; empty where the prompt names none."""
+    step: str = ""
+    """The step to put an error into."""
+    first: str = ""
+    """The critique to write again."""
+    other: str = ""
+    """Another solution to compare with; it shows the same steps of the way as `solution`."""
+    gold: str = ""
+    """The gold answer, where it is shown."""
+    candidates: str = ""
+    """The solutions to choose from."""
+    answer: str = ""
+    """The answer to be judged, or revised, by what a user asks for."""
+    is_misled: bool = False
+    """Whether a hint goes with the problem. There are none but misleading ones."""
 
 
 class Remark(Record):
@@ -116,6 +169,13 @@ def parse_prompt(text: str) -> Prompt:
         critique=sections["Critique"].strip() if task == "refine" and "Critique" in sections else None,
         remark=sections.get("Remark", "").strip(),
         remarks=sections.get("Remarks", "").strip(),
+        step=sections.get("Step to change", "").strip(),
+        first=sections.get("First critique", "").strip(),
+        other=sections.get("Other solution", "").strip("\n"),
+        gold=sections.get("Gold answer", "").strip(),
+        candidates=sections.get("Candidates", "").strip(),
+        answer=sections.get("Given answer", "").strip("\n"),
+        is_misled="Hint" in sections,
         agent=next((found.group(2) for found in reversed(breaks) if found.group(2)), ""),
     )
 

@@ -2,13 +2,15 @@
 
 import hashlib
 import math
+import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
-from pipelines.engines.simulated import critics, policy
+from pipelines.engines.simulated import certainty, critics, guides, injection, policy, rewriting, teachers, wishes
 from pipelines.engines.simulated.prompts import Prompt, PromptError, parse_prompt
+from pipelines.engines.simulated.screens import as_screen, parse_screen, reply_on_screen
 from pipelines.engines.simulated.settings import SimulatedSettings
 from pipelines.engines.simulated.shapes import as_chain
 from pipelines.engines.simulated.world import generator
@@ -19,6 +21,24 @@ NUM_SEEDS = 2**31
 
 CHARS_A_PROMPT_TOKEN = 4
 """Prompts are long and only counted, so that their tokens are so many characters each, the last one begun counted."""
+
+_REPLIES: dict[str, Callable[[Prompt, random.Random, SimulatedSettings], str]] = {
+    "critique": critics.write_critique,
+    "meta": critics.judge_remark,
+    "compose": lambda prompt, _draws, _settings: critics.compose_critique(prompt),
+    "feedback": teachers.give_feedback,
+    "aspects": teachers.give_feedback,
+    "clean": rewriting.clean_critique,
+    "crucial": rewriting.write_crucial,
+    "again": certainty.solve_again,
+    "value": guides.value_state,
+    "debate": guides.choose_candidate,
+    "scope": wishes.judge_scope,
+    "follows": wishes.judge_follows,
+    "revise": wishes.revise,
+    "inject": lambda prompt, draws, settings: injection.change_step(prompt.step, draws, settings),
+}
+"""By task, what is said; solutions, which are gone on with from within, stand apart."""
 
 _PIECE = re.compile(r"\s*(?:\w+|[^\w\s]+)|\s+\Z")
 
@@ -48,7 +68,7 @@ def look(prompt: Prompt, pictures: Sequence[bytes]) -> Prompt:
       PromptError: something shown is no picture.
     """
     try:
-        question = as_chain(prompt.question, pictures)
+        question = as_screen(as_chain(prompt.question, pictures), pictures)
     except ValueError as error:
         raise PromptError(str(error)) from None
     return prompt if question == prompt.question else msgspec.structs.replace(prompt, question=question)
@@ -85,15 +105,15 @@ def reply(text: str, seed: int, settings: SimulatedSettings) -> str:
 def reply_to(prompt: Prompt, digest: str, seed: int, settings: SimulatedSettings) -> str:
     """As `reply`, for a prompt that is parsed and whose text has that digest."""
     draws = generator("reply", digest, seed % NUM_SEEDS)
+    if (screen := parse_screen(prompt.question)) is not None:
+        return reply_on_screen(screen, prompt, draws, settings)
     try:
         if prompt.task == "solve":
+            if prompt.is_misled:
+                return injection.mislead(prompt.question, prompt.prefix, draws, settings)
             return policy.solve(prompt.question, prompt.prefix, draws, settings)
-        if prompt.task == "critique":
-            whole = critics.write_critique(prompt, draws, settings)
-        elif prompt.task == "meta":
-            whole = critics.judge_remark(prompt, draws, settings)
-        elif prompt.task == "compose":
-            whole = critics.compose_critique(prompt)
+        if prompt.task in _REPLIES:
+            whole = _REPLIES[prompt.task](prompt, draws, settings)
         else:
             whole = policy.refine(prompt.question, prompt.solution, prompt.critique, draws, settings)
             if not whole.startswith(prompt.prefix):

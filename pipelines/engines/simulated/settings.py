@@ -49,6 +49,10 @@ class SimulatedSettings(Record):
     """Probability that an actor without a critique of its solution repeats it instead of starting afresh."""
     gullibility: float = 0.0
     """Probability that a following actor writes a false value that the critique states, instead of computing."""
+    memorised: float = 0.0
+    """Share of problems that the actor has memorised: its way to the answer is narrow and the same each time."""
+    harmless_errors: float = 0.2
+    """Probability that whoever is to put an error into a step, or is misled by a hint, writes one that holds none."""
 
     slots: int = 64
     """Samples that are generated at a time."""
@@ -173,6 +177,8 @@ _RATES = (
     "follow",
     "anchor",
     "gullibility",
+    "memorised",
+    "harmless_errors",
 )
 _AT_LEAST_ONE = ("slots", "cache_block_chars")
 _AT_LEAST_ZERO = (

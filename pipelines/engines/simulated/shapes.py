@@ -57,7 +57,7 @@ def make_shapes_problem(seed: int, index: int, settings: SimulatedSettings) -> P
     draws = generator("shapes", seed, index)
     size = settings.min_steps + below(draws, settings.max_steps - settings.min_steps + 1)
     while True:
-        kinds = _shuffled(KINDS, draws)[: size + 1]
+        kinds = shuffled(KINDS, draws)[: size + 1]
         counts = {kind: 1 + below(draws, _MAX_COUNT) for kind in kinds}
         asked = kinds[:size]
         total = sum(counts[kind] for kind in asked)
@@ -87,11 +87,11 @@ def draw_shapes(counts: dict[tuple[str, str], int], draws: random.Random) -> byt
     Raises:
       UserError: Pillow is missing.
     """
-    pillow, drawing = _pillow()
+    pillow, drawing = pillow_of()
     picture = pillow.new("RGB", (_COLUMNS * _CELL, _ROWS * _CELL), _WHITE)
     pen = drawing.Draw(picture)
     shapes = [kind for kind, count in counts.items() for _ in range(count)]
-    cells = _shuffled(range(_COLUMNS * _ROWS), draws)
+    cells = shuffled(range(_COLUMNS * _ROWS), draws)
     assert len(shapes) <= len(cells), counts
     for (colour, shape), cell in zip(shapes, cells, strict=False):
         size = _LEAST_SIZE + below(draws, _MOST_SIZE - _LEAST_SIZE + 1)
@@ -115,6 +115,23 @@ def _draw(pen: "ImageDraw", shape: str, box: tuple[int, int, int, int], colour: 
         pen.polygon([(left, bottom), (right, bottom), ((left + right) // 2, top)], fill=colour)
 
 
+def open_picture(data: bytes) -> Any:
+    """A picture of Pillow's, in red, green and blue.
+
+    Raises:
+      ValueError: it is none that can be opened, or too large.
+      UserError: Pillow is missing.
+    """
+    pillow, _ = pillow_of()
+    try:
+        with pillow.open(io.BytesIO(data)) as opened:
+            if opened.width * opened.height > _MAX_PIXELS:
+                raise ValueError(f"expected at most {_MAX_PIXELS} pixels, got {opened.width} x {opened.height}")
+            return opened.convert("RGB")
+    except OSError as error:
+        raise ValueError(f"expected a picture, got {data[:16]!r}: {error}") from None
+
+
 @functools.lru_cache(maxsize=4096)
 def count_shapes(data: bytes) -> Counter[tuple[str, str]]:
     """How many shapes of each kind are in a picture: runs of touching pixels of one colour, told by how they fill.
@@ -126,14 +143,7 @@ def count_shapes(data: bytes) -> Counter[tuple[str, str]]:
     import numpy as np
     from scipy import ndimage
 
-    pillow, _ = _pillow()
-    try:
-        with pillow.open(io.BytesIO(data)) as opened:
-            if opened.width * opened.height > _MAX_PIXELS:
-                raise ValueError(f"expected at most {_MAX_PIXELS} pixels, got {opened.width} x {opened.height}")
-            pixels = np.asarray(opened.convert("RGB"))
-    except OSError as error:
-        raise ValueError(f"expected a picture, got {data[:16]!r}: {error}") from None
+    pixels = np.asarray(open_picture(data))
     counts: Counter[tuple[str, str]] = Counter()
     for colour, value in COLOURS.items():
         labels, _ = ndimage.label((pixels == np.array(value)).all(axis=2), structure=np.ones((3, 3)))
@@ -171,7 +181,7 @@ def chain_of(problem: Problem) -> str:
     return as_chain(problem.question, [image.bytes for image in problem.images])
 
 
-def _shuffled(items: Sequence[Any] | range, draws: random.Random) -> list[Any]:
+def shuffled(items: Sequence[Any] | range, draws: random.Random) -> list[Any]:
     """In an order drawn by Fisher and Yates, which `random.shuffle` does not promise to keep to."""
     left = list(items)
     for last in range(len(left) - 1, 0, -1):
@@ -180,12 +190,11 @@ def _shuffled(items: Sequence[Any] | range, draws: random.Random) -> list[Any]:
     return left
 
 
-def _pillow() -> tuple[Any, Any]:
+def pillow_of() -> tuple[Any, Any]:
+    """Pillow's modules `Image` and `ImageDraw`. Raises UserError where it is missing."""
     try:
         from PIL import Image as pillow
         from PIL import ImageDraw as drawing
     except ImportError as error:
-        raise UserError(
-            f"the world of shapes draws and reads pictures with Pillow ({error}); pip install pillow"
-        ) from None
+        raise UserError(f"this world draws and reads pictures with Pillow ({error}); pip install pillow") from None
     return pillow, drawing

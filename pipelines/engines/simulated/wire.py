@@ -38,6 +38,9 @@ class Wish(Record):
     """None means no limit."""
     pictures: tuple[bytes, ...] = ()
     """Files of the images that were sent, in their order."""
+    logprobs: int | None = None
+    """Of how many of the likeliest tokens at each place log probabilities are asked for, beside the sampled one's; None
+    for none at all."""
 
 
 class _Body(msgspec.Struct):
@@ -52,6 +55,11 @@ class _Body(msgspec.Struct):
 
 class _CompletionBody(_Body, kw_only=True):
     prompt: str
+    logprobs: int | None = None
+
+    @property
+    def num_logprobs(self) -> int | None:
+        return self.logprobs
 
 
 class _Url(msgspec.Struct):
@@ -98,6 +106,12 @@ class _ChatBody(_Body, kw_only=True):
     continue_final_message: bool = False
     add_generation_prompt: bool = True
     response_format: _ResponseFormat | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+
+    @property
+    def num_logprobs(self) -> int | None:
+        return (self.top_logprobs or 0) if self.logprobs else None
 
 
 _COMPLETION = msgspec.json.Decoder(_CompletionBody)
@@ -111,7 +125,7 @@ def read_wish(raw: bytes, *, is_chat: bool, model: str) -> Wish:
     Raises:
       Refusal: it is no request that this server can answer; says why.
     """
-    body: _Body
+    body: _CompletionBody | _ChatBody
     pictures: tuple[bytes, ...] = ()
     try:
         if is_chat:
@@ -142,6 +156,7 @@ def read_wish(raw: bytes, *, is_chat: bool, model: str) -> Wish:
         stop=stop,
         max_tokens=max_tokens,
         pictures=pictures,
+        logprobs=body.num_logprobs,
     )
 
 
@@ -177,7 +192,15 @@ def _chat_text(body: _ChatBody) -> str:
     return turns + (last.text if begun else "")
 
 
-def write_replies(wish: Wish, replies: Sequence[Reply], *, name: str, model: str, usage: dict[str, Any]) -> bytes:
+def write_replies(
+    wish: Wish,
+    replies: Sequence[Reply],
+    *,
+    name: str,
+    model: str,
+    usage: dict[str, Any],
+    logprobs: Sequence[dict[str, Any] | None],
+) -> bytes:
     """The body of an answer. It holds no clock and no counter: equal requests have equal bodies."""
     if wish.is_chat:
         choices = [
@@ -185,14 +208,14 @@ def write_replies(wish: Wish, replies: Sequence[Reply], *, name: str, model: str
                 "index": index,
                 "message": {"role": "assistant", "content": reply.text},
                 "finish_reason": reply.finish,
-                "logprobs": None,
+                "logprobs": of_tokens,
             }
-            for index, reply in enumerate(replies)
+            for index, (reply, of_tokens) in enumerate(zip(replies, logprobs, strict=True))
         ]
     else:
         choices = [
-            {"index": index, "text": reply.text, "finish_reason": reply.finish, "logprobs": None}
-            for index, reply in enumerate(replies)
+            {"index": index, "text": reply.text, "finish_reason": reply.finish, "logprobs": of_tokens}
+            for index, (reply, of_tokens) in enumerate(zip(replies, logprobs, strict=True))
         ]
     return _ENCODER.encode(
         {
