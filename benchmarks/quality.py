@@ -92,25 +92,27 @@ def measure(out: Path, measured: Path | None = None) -> dict[str, Quality]:
       measured: folder of a run over the same problems with `verify.measure_all=true` and
         `panel.candidates=agents`, which the published filters need; None takes `out`.
     """
-    paths = _paths(out)
+    paths = read_paths(out)
     written: defaultdict[str, list[bool]] = defaultdict(list)
     for row in read_rows(out, "critiques"):
         critique = from_row(row, Critique)
         written[critique.path_id].append(is_right(critique, paths[critique.path_id]))
-    own = [item for item in _verified(measured or out) if item.critique.agent != "panel"]
+    own = [item for item in read_verified(measured or out) if item.critique.agent != "panel"]
     figures = {
         name: _quality([item.critique for item in own if keeps(item)], paths, written) for name, keeps in SINGLE.items()
     }
-    kept = [item.critique for item in _verified(out) if item.decision == "kept"]
+    kept = [item.critique for item in read_verified(out) if item.decision == "kept"]
     return figures | {"all": _quality(kept, paths, written)}
 
 
-def _paths(out: Path) -> dict[str, SolutionPath]:
+def read_paths(out: Path) -> dict[str, SolutionPath]:
+    """Paths of a finished run by id."""
     pairs = {row["id"]: from_row(row, PathPair) for row in read_rows(out, "pairs")}
     return {**pairs, **{row["id"]: from_row(row, PathAlone) for row in read_rows(out, "alone")}}
 
 
-def _verified(out: Path) -> list[Verified]:
+def read_verified(out: Path) -> list[Verified]:
+    """Critiques of a finished run with their tests."""
     return [from_row(row, Verified) for row in read_rows(out, "verified")]
 
 

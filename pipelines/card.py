@@ -2,7 +2,9 @@
 
 import jinja2
 
+from annotators.exports import ExportSettings
 from pipelines.card_data import TRAINED_ON, columns, config_yaml, front_matter, in_block, in_code, models, real_rows
+from pipelines.card_paths import paths_said
 from pipelines.manifest import Books
 from pipelines.output import Output
 from pipelines.plan import Plan
@@ -13,19 +15,30 @@ _WHAT = {
     "sft": "verified critiques to imitate: `prompt` and `completion`, or `messages`",
     "critique_dpo": "a verified critique against a real one that failed: `prompt`, `chosen`, `rejected`",
     "step_dpo": "a right solution against a wrong one that begins with the same steps: `prompt`, `chosen`, `rejected`",
+    "dpo": "answers with and without a user's feedback, in its scope and outside: `prompt`, `chosen`, `rejected`",
     "prm": "solutions with one label a step: `prompt`, `completions`, `labels`",
     "refine": "problem, first answer, critique, second answer, and the outcomes of both",
     "refine_chat": "first answer, verified critique and right second answer as turns: `prompt`, `completion`",
-    "rl": "`prompt`, label, first wrong step: verifiable rewards for critics",
+    "distill": "from dialogues: problem and the attempt that feedback led to, attempt and feedback; not verified",
+    "rl": "`prompt`, label, first wrong step, rates and rewards: verifiable rewards for critics",
+    "judge": "judgements with known truth: is it right, which of two is better, is it right after a critique",
     "trees": "every tree, node by node",
     "pairs": "wrong paths with the right ones that they part from",
     "alone": "right paths without a partner",
+    "dialogues": "attempts at one problem with feedback between them, and how each ended",
     "critiques": "every critique that could be read",
     "panels": "what the critics of a path say together",
     "verified": "every critique that was tested, with each test",
     "rejections": "everything that was looked at and found unfit, with its reason",
     "failures": "everything that could not be looked at",
 }
+
+_RL = {
+    "rollouts": "solutions with their outcomes and the rates of their problems: `prompt`, `solution`, `label`",
+    "problem_pairs": "problems to solve, a hard one and a brittle one in each `pair`: `prompt`, `answer`",
+    "claims": "what critics claim, and the solutions that they claim it of: `prompt`, `completion`, `reward`",
+}
+"""What stands in `rl` where it is not paths to criticise, by `export.rl`."""
 
 _NUM_ROWS = 3
 """Rows that the card shows."""
@@ -93,11 +106,11 @@ The rejected critiques of `critique_dpo` failed: {{ pair_reasons }}.
 **Labels are estimates.** A step's value is estimated from rollouts that begin there, never from the search's visits;
 every row bears the counts (`correct`, `scored`, `unscored`), and what nobody could decide is in no estimate.
 
-- The bare problem is tried {{ search.root_rollouts }} times, up to {{ search.max_root_rollouts }} while all come out
-  alike; then at most {{ search.max_searches }} searches of {{ search.rollouts_per_search }} rollouts follow; a tree has
-  at most {{ search.max_rollouts }} rollouts. Intervals are at level {{ search.level }}.
-- A wrong path's first error is located by a change-point posterior, with at most {{ search.max_probe_rollouts }}
-  rollouts and until one step has probability {{ search.locate_confidence }}; a pair needs
+- {{ paths.source }} A tree has at most {{ search.max_rollouts }} rollouts. Intervals are at level
+  {{ search.level }}.
+- {{ paths.known }}{{ 'Any other' if paths.known else 'A' }} wrong path's first error is located by a change-point
+  posterior, with at most {{ search.max_probe_rollouts }} rollouts and until one step has probability
+  {{ search.locate_confidence }}; a pair needs
   {{ pairing.min_confidence }}, and a gap between both sides that is significant at {{ pairing.alpha }} (one-sided).
 - A critique's help is measured with {{ help.rollouts }} to {{ help.max_rollouts }} second solutions for each of three
   arms (with it, with a placebo, with none), tested at {{ help.alpha }}.
@@ -114,7 +127,7 @@ Made by wrongturn {{ version }}, config digest `{{ digest }}`, seed {{ seed }}; 
 
 ## Known limits
 
-- First errors and verdicts come from rollouts of the actor, not from people: a step from which this actor never
+- First errors {{ paths.unknown }}come from rollouts of the actor, not from people: a step from which this actor never
   recovers counts as wrong, and an error that it always repairs does not.
 - A solution counts as right where its answer is right and its value holds along its steps. A wrong step that does no
   harm can be in it.
@@ -146,6 +159,16 @@ def _tests(plan: Plan) -> str:
         f"share {hygiene.max_shared:.0%} of the shorter question's runs of {hygiene.run_words} words with one of them. "
         "They are counted above as `contaminated`."
     )
+
+
+def _what(settings: ExportSettings) -> dict[str, str]:
+    """What is in each table."""
+    what = _WHAT | {"rl": _RL.get(settings.rl, _WHAT["rl"])}
+    if settings.plain_share:
+        what["rl"] += "; and bare problems to solve, `task` says which"
+    if settings.feedback == "both_marked":
+        what["sft"] = "critiques that passed and critiques that failed, each with its mark in the `prompt`"
+    return what
 
 
 def _licence(plan: Plan) -> str:
@@ -189,7 +212,7 @@ def write_card(output: Output, plan: Plan, books: Books) -> None:
     card = _CARD.render(
         front_matter=front_matter(output.path, settings.card, books),
         title=_as_title(settings.card.pretty_name),
-        what=_WHAT,
+        what=_what(settings.export),
         rows=books.rows,
         folder="{this folder or repository}",
         first=next((config for config in TRAINED_ON if books.rows[config]), TRAINED_ON[0]),
@@ -201,8 +224,9 @@ def write_card(output: Output, plan: Plan, books: Books) -> None:
         models=_models(output),
         stages=_stages(books),
         pair_reasons=", ".join(f"{in_code(reason)} {count}" for reason, count in books.pair_reasons.items()),
-        problems=books.stages[1].entered,
+        problems=books.stages[0].kept,
         actor=in_code(settings.engine.label),
+        paths=paths_said(settings),
         search=settings.search,
         pairing=settings.pairing,
         help=settings.verify.help,

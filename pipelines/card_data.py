@@ -17,7 +17,7 @@ from pipelines.shards import SPLITS, features_of, read_file, read_rows, table_fi
 from schemas import Record, visible
 from schemas.arrow import CONFIGS
 
-TRAINED_ON = ("sft", "critique_dpo", "step_dpo", "prm", "refine", "refine_chat", "rl")
+TRAINED_ON = ("sft", "critique_dpo", "step_dpo", "dpo", "prm", "refine", "refine_chat", "distill", "rl", "judge")
 """Tables that trainers read, the likeliest first."""
 
 _TAGS = ("wrongturn", "critique", "preference", "process-reward")

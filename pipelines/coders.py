@@ -7,7 +7,7 @@ import msgspec
 
 from pipelines.aggregate_critiques import Weighed
 from pipelines.shards import Shard
-from schemas import Criticised, Empanelled, Examined, Problem, Record
+from schemas import Criticised, Empanelled, Examined, Posed, Record, Scoped
 from schemas.arrow import CONFIGS
 
 
@@ -52,5 +52,5 @@ class RecordCoder(beam.coders.Coder):
 
 def register_coders() -> None:
     """Tells Beam about every record that flows between stages."""
-    for record in (Problem, Criticised, Weighed, Empanelled, Examined, Shard, *CONFIGS.values()):
+    for record in (Posed, Criticised, Weighed, Empanelled, Examined, Scoped, Shard, *CONFIGS.values()):
         beam.coders.registry.register_coder(record, RecordCoder)

@@ -14,14 +14,18 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from annotators.exports import ExportSettings
+from annotators.rounds import NoLoop, Rounds
 from annotators.verification import VerifySettings
+from mcts.given import GivenSettings
+from mcts.injected import InjectSettings
 from mcts.pairing import PairSettings
-from mcts.samples import SampleSettings, Searched
+from mcts.samples import SampleSettings
 from mcts.settings import SearchSettings
+from mcts.sources import Searched
 from pipelines.engines.keys import refuse_keys
 from pipelines.engines.settings import LlamaCpp, Scripted, Server, Sglang, Simulated, Vllm
 from pipelines.errors import UserError
-from pipelines.problems import FileProblems, GymProblems, HubProblems, SimulatedProblems
+from pipelines.problems import FileProblems, GivenProblems, GymProblems, HubProblems, SimulatedProblems
 from pipelines.runners.settings import Dataflow, Direct, Flink, Prism
 from pipelines.settings import ActorSettings, PanelSettings, Settings, parse_settings
 from schemas import Record
@@ -29,6 +33,10 @@ from schemas import Record
 _SCHEMAS: dict[str, type[Record]] = {
     "paths/search": Searched,
     "paths/samples": SampleSettings,
+    "paths/injected": InjectSettings,
+    "paths/given": GivenSettings,
+    "loop/off": NoLoop,
+    "loop/rounds": Rounds,
     "search/defaults": SearchSettings,
     "pairing/defaults": PairSettings,
     "actor/defaults": ActorSettings,
@@ -49,9 +57,15 @@ _SCHEMAS: dict[str, type[Record]] = {
     "problems/file": FileProblems,
     "problems/hub": HubProblems,
     "problems/simulated": SimulatedProblems,
+    "problems/given": GivenProblems,
 }
 """Records whose defaults the files under `conf/` start from, by the name those files call them `schema/...`."""
 
+
+GROUPS = (
+    *("problems", "engine", "actor", "paths", "search", "pairing", "panel", "verify", "loop", "export", "runner"),
+)
+"""Settings whose values are chosen by the name of a file, `GROUP=OPTION`; recipes choose several at once."""
 
 _LAYOUT = ("full_key", "object_type", "reference_type", "Config search path", "provider=", "See https://hydra.cc")
 """Beginnings of lines in Hydra's messages that help nobody here."""
@@ -79,8 +93,7 @@ def _register() -> None:
         group, _, leaf = name.partition("/")
         store.store(group=f"schema/{group}", name=leaf, node=_defaults(record))
     top = _defaults(Settings)
-    groups = ("problems", "engine", "panel", "actor", "paths", "search", "pairing", "verify", "export", "runner")
-    store.store(group="schema", name="run", node={key: value for key, value in top.items() if key not in groups})
+    store.store(group="schema", name="run", node={key: value for key, value in top.items() if key not in GROUPS})
 
 
 def compose(overrides: Sequence[str]) -> Settings:

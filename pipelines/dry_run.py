@@ -91,7 +91,7 @@ def dry_run(
     inputs = read_inputs(settings)
     journal = Output(settings.out).journal(settings.journal)
     ordered = sorted(inputs.problems, key=lambda problem: digest("dry_run", settings.seed, problem.id))
-    sample = Inputs(problems=tuple(ordered[: settings.dry_run_problems]), unread=())
+    sample = Inputs(problems=tuple(ordered[: settings.dry_run_problems]), unread=(), solutions=inputs.solutions)
     with tempfile.TemporaryDirectory() as folder:
         output = Output(folder)
         plan = make_plan(msgspec.structs.replace(settings, out=folder, journal=str(journal)), sample)

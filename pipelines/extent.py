@@ -56,7 +56,9 @@ def accepted_rows(out: Path, index: int, num_shards: int) -> int:
 def inputs_of(inputs: Inputs, shards: Iterable[int], num_shards: int) -> Inputs:
     """The part of what was read that belongs to these shards."""
     wanted = set(shards)
+    problems = tuple(item for item in inputs.problems if shard_of(item.id, num_shards) in wanted)
     return Inputs(
-        problems=tuple(item for item in inputs.problems if shard_of(item.id, num_shards) in wanted),
+        problems=problems,
         unread=tuple(item for item in inputs.unread if shard_of(item.problem_id, num_shards) in wanted),
+        solutions={item.id: inputs.solutions[item.id] for item in problems if item.id in inputs.solutions},
     )

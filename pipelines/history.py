@@ -22,6 +22,7 @@ _PROBLEM_OF = {
     "trees": ("id", "problem.id"),
     "pairs": ("id", "problem.id"),
     "alone": ("id", "problem.id"),
+    "dialogues": ("id", "problem.id"),
     "critiques": ("id", "problem_id"),
     "panels": ("id", "problem_id"),
     "verified": ("id", "critique.problem_id"),

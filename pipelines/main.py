@@ -1,4 +1,4 @@
-"""The command line: `wrongturn run`, `show`, `evaluate`, `publish` and `doctor`."""
+"""The command line: `wrongturn run`, `recipes`, `show`, `evaluate`, `publish`, `workers` and `doctor`."""
 
 import argparse
 import logging
@@ -21,6 +21,7 @@ settings are given as KEY=VALUE, groups of settings as GROUP=OPTION:
   wrongturn run problems=gsm8k_file problems.path=train.jsonl actor=plain panel=blind \\
       engine=vllm engine.url=http://127.0.0.1:8000 engine.model=NAME
   wrongturn run --config                               every key there is, with its value
+  wrongturn run recipe=deepcritic ...                  as a published system does it; see `wrongturn recipes`
 The same command again goes on where a stopped run was. Before and between:
   wrongturn run ... dry_run=true                       what the whole would cost, from a few of its problems
   wrongturn run ... budget.max_tokens=1000000          ends with exit code 4 when so much is paid; also max_requests,
@@ -38,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; 0 is success, 2 bad input, 3 too many failed elements, 4 budget reached, 130 stopped by hand."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
-    if wrong := [word for word in rest if word.startswith("-") or options.command not in ("run", "evaluate")]:
+    takes_settings = options.command in ("run", "recipes", "evaluate")
+    if wrong := [word for word in rest if word.startswith("-") or not takes_settings]:
         parser.error(f"unrecognized arguments: {' '.join(wrong)}")
     if rest:  # Settings behind an option: argparse takes those before it only.
         options.overrides = [*options.overrides, *rest]
@@ -83,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings that differ from the default")
     run.add_argument("--config", action="store_true", help="print the settings instead of running")
     run.set_defaults(act=_run)
+    _add_recipes(commands.add_parser("recipes", help="list the published systems that ship as configurations"))
     _add_show(commands.add_parser("show", help="look at a finished run: funnel, critiques, a tree, one id's history"))
     _add_evaluate(commands.add_parser("evaluate", help="measure a critic on labelled solutions, or on a run's split"))
     _add_publish(commands.add_parser("publish", help="put a finished run on the Hugging Face Hub"))
@@ -91,6 +94,15 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings as for `run`")
     doctor.set_defaults(act=_doctor)
     return parser
+
+
+def _add_recipes(recipes: argparse.ArgumentParser) -> None:
+    recipes.description = "Lists recipes, or says all about those named: source, what is exact, what is ours."
+    recipes.add_argument(
+        "overrides", nargs="*", metavar="NAME|KEY=VALUE", help="recipes, and settings for --cost, as for `run`"
+    )
+    recipes.add_argument("--cost", action="store_true", help="try each on the simulated world: calls a problem")
+    recipes.set_defaults(act=_recipes)
 
 
 def _add_show(show: argparse.ArgumentParser) -> None:
@@ -125,6 +137,13 @@ def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
         default="",
         help="agent of the panel (its first blind one), or always-none, always-first, always-last, which read nothing",
     )
+    evaluate.add_argument(
+        "--mode",
+        choices=("single", "self", "cross", "iterative", "criticbench"),
+        default="single",
+        help="whose solutions, and in how many rounds, see docs/evaluate.md (single: the input's, once)",
+    )
+    evaluate.add_argument("--rounds", metavar="N", type=_count, help="of critique and correction (1; iterative: 3)")
     evaluate.add_argument("--split", choices=("validation", "train"), default="validation", help="of folders of runs")
     evaluate.add_argument("--limit", metavar="N", type=_count, help="so many solutions of each input, drawn by seed")
     evaluate.add_argument("--samples", metavar="K", type=_count, default=1, help="second solutions a critique (1)")
@@ -162,10 +181,9 @@ def _add_workers(workers: argparse.ArgumentParser) -> None:
 
 
 def _groups() -> str:
-    from pipelines.config import options
+    from pipelines.config import GROUPS, options
 
-    groups = ("problems", "engine", "actor", "search", "pairing", "panel", "verify", "export", "runner")
-    lines = [f"  {group:9s} {', '.join(options(group))}" for group in groups]
+    lines = [f"  {group:9s} {', '.join(options(group))}" for group in GROUPS]
     return "\n".join(["groups and their options:", *lines])
 
 
@@ -201,6 +219,15 @@ def _run(options: argparse.Namespace) -> int:
     return 0 if result.is_success else 3
 
 
+def _recipes(options: argparse.Namespace) -> int:
+    from pipelines.recipes import print_recipes
+
+    names = [word for word in options.overrides if "=" not in word]
+    overrides = [word for word in options.overrides if "=" in word]
+    print_recipes(_console(), names, overrides, cost=options.cost)
+    return 0
+
+
 def _show(options: argparse.Namespace) -> int:
     from pipelines.show import Choice, show
 
@@ -218,6 +245,8 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     wanted = Options(
         critic=options.critic,
+        mode=options.mode,
+        rounds=options.rounds,
         split=options.split,
         limit=options.limit,
         samples=options.samples,

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import msgspec
 
+from annotators.dialogue import DIALOGUE_REJECTIONS, count_starts
+from annotators.rounds import Loop, NoLoop
 from pipelines.engines.base import Usage
 from pipelines.engines.managed import count_restarts
 from pipelines.output import Output, OutputError
 from pipelines.plan import Plan
 from pipelines.shards import SPLITS, num_rows, read_file, read_rows
-from schemas import Record
-from schemas.arrow import CONFIGS
+from schemas import Record, Tree
+from schemas.arrow import CONFIGS, from_row
 
 _PACKAGES = ("apache-beam", "crowd-kit", "math-verify", "msgspec", "pyarrow", "reasoning-gym")
 """Versions that a row may depend on."""
@@ -57,6 +59,21 @@ class Books(Record):
         return sum(stage.failed for stage in self.stages) / entered if entered else 0.0
 
 
+class ExtraStages(Record):
+    """Stages that a run has only where it is asked for them."""
+
+    loop: Loop = NoLoop()
+    """What dialogues were held, if any."""
+    sifts: bool = False
+    """Whether memorised problems were looked for. What is kept of them is written nowhere by itself: a problem that is
+    lost there shows in the sum of ExpandTrees."""
+    scopes: bool = False
+    """Whether answers were revised by a piece of feedback."""
+
+
+_NO_EXTRA = ExtraStages()
+
+
 @dataclasses.dataclass
 class _Ends:
     """Where the elements of one stage ended that were not kept."""
@@ -85,7 +102,37 @@ def _num_paired(out: Path) -> int:
     return sum(len({row["tree_id"] for file in group for row in read_file(file, ["tree_id"])}) for group in files)
 
 
-def keep_books(out: Path, *, num_read: int, num_problems: int, num_agents: int, num_contrastive: int) -> Books:
+def _num_verified(out: Path) -> int:
+    """Rows of `sft` whose critique passed: rejected ones may stand beside them, marked."""
+    return sum(row["decision"] == "kept" for row in read_rows(out, "sft", ["decision"]))
+
+
+def _rows_by_split(out: Path) -> dict[str, int]:
+    return {
+        f"{config}/{split}": sum(num_rows(path) for path in (out / config).glob(f"{split}-*.parquet"))
+        for config in CONFIGS
+        for split in SPLITS
+    }
+
+
+def _dialogues(out: Path, loop: Loop) -> tuple[tuple[str, str, int, int], ...]:
+    """What went into the loop and what was kept of it; nothing where there is none."""
+    if isinstance(loop, NoLoop):
+        return ()
+    begun = sum(count_starts(from_row(row, Tree), loop) for row in read_rows(out, "trees"))
+    held = sum(row["ended"] not in DIALOGUE_REJECTIONS for row in read_rows(out, "dialogues", ["ended"]))
+    return (("HoldDialogues", "dialogues begun", begun, held),)
+
+
+def keep_books(
+    out: Path,
+    *,
+    num_read: int,
+    num_problems: int,
+    num_agents: int,
+    num_contrastive: int,
+    extra: ExtraStages = _NO_EXTRA,
+) -> Books:
     """Counts what a run has written.
 
     What enters a stage is counted where it left the stage before, so that nothing can be lost between the two
@@ -97,13 +144,11 @@ def keep_books(out: Path, *, num_read: int, num_problems: int, num_agents: int, 
       num_problems: problems among them.
       num_agents: critics in the panel.
       num_contrastive: those of them that are asked about pairs only.
+      extra: stages that not every run has.
     """
     ends = _ends(out)
-    by_split = {
-        f"{config}/{split}": sum(num_rows(path) for path in (out / config).glob(f"{split}-*.parquet"))
-        for config in CONFIGS
-        for split in SPLITS
-    }
+    sifted = num_problems - ends["SiftProblems"].rejected - ends["SiftProblems"].failed
+    by_split = _rows_by_split(out)
     rows = {config: sum(by_split[f"{config}/{split}"] for split in SPLITS) for config in CONFIGS}
     paths = rows["pairs"] + rows["alone"]
     asked = paths * num_agents - rows["alone"] * num_contrastive
@@ -112,12 +157,16 @@ def keep_books(out: Path, *, num_read: int, num_problems: int, num_agents: int, 
     kept = sum(row["decision"] == "kept" for row in read_rows(out, "verified", ["decision"]))
     flow = (
         ("ReadProblems", "rows", num_read, num_problems),
-        ("ExpandTrees", "problems", num_problems, rows["trees"]),
+        *((("SiftProblems", "problems", num_problems, sifted),) if extra.sifts else ()),
+        # What it rejects are solutions that came with problems, and count beside them.
+        ("ExpandTrees", "problems", sifted + ends["ExpandTrees"].rejected, rows["trees"]),
         ("PairPaths", "trees", rows["trees"], paired),
+        *_dialogues(out, extra.loop),
+        *((("ScopeFeedback", "trees", rows["trees"], rows["dpo"]),) if extra.scopes else ()),
         ("WriteCritiques", "critiques asked for", asked, rows["critiques"]),
         ("AggregateCritiques", "paths", paths, rows["panels"]),
         ("VerifyCritiques", "critiques", candidates, kept),
-        ("WriteShards", "verified critiques", kept, rows["sft"]),
+        ("WriteShards", "verified critiques", kept, _num_verified(out)),
     )
     stages = tuple(
         StageCount(
@@ -131,7 +180,8 @@ def keep_books(out: Path, *, num_read: int, num_problems: int, num_agents: int, 
         )
         for stage, element, entered, left in flow
     )
-    reasons = Counter(row["rejected_reasons"][0] for row in read_rows(out, "critique_dpo", ["rejected_reasons"]))
+    failed = (row["rejected_reasons"] for row in read_rows(out, "critique_dpo", ["rejected_reasons"]))
+    reasons = Counter(names[0] for names in failed if names)
     return Books(stages=stages, rows=rows, rows_by_split=by_split, pair_reasons=dict(reasons.most_common()))
 
 

@@ -3,12 +3,20 @@
 import importlib.metadata
 import re
 
+import msgspec
+
 from annotators.exports import Context
+from annotators.rounds import Rounds
+from pipelines.command_checks import require_command, require_program
+from pipelines.engines.promises import promises_of
+from pipelines.errors import UserError
+from pipelines.guiding import guide_templates
+from pipelines.injecting import inject_templates
 from pipelines.settings import Settings
 from pipelines.shards import shard_of
 from pipelines.sight import check_sight
 from pipelines.templates import load_template
-from schemas import Problem, Record, Rejection, Template, digest
+from schemas import Problem, Record, Rejection, Solution, Template, digest
 
 _ACTOR_GAPS = frozenset({"problem"})
 _SECTIONS = frozenset({"sections"})
@@ -16,15 +24,18 @@ _CRITIC_GAPS = frozenset({"role", "critic", "sections"})
 
 
 class Inputs(Record):
-    """What a source gave: problems, and rows that are none."""
+    """What a source gave: problems, rows that are none, and solutions that came with the problems."""
 
     problems: tuple[Problem, ...]
     unread: tuple[Rejection, ...]
+    solutions: dict[str, tuple[Solution, ...]] = msgspec.field(default_factory=dict)
+    """By the problem's id; empty unless `paths=given`."""
 
     @property
     def digest(self) -> str:
         """Digest of everything read, in order."""
-        return digest([digest(item) for item in (*self.problems, *self.unread)])
+        solutions = [digest(self.solutions)] if self.solutions else []
+        return digest([digest(item) for item in (*self.problems, *self.unread)] + solutions)
 
 
 class Plan(Record):
@@ -40,6 +51,18 @@ class Plan(Record):
     """By agent's name."""
     meta: Template | None
     compose: Template | None
+    crucial: Template | None
+    """By which crucial information is asked for; None where nobody writes it."""
+    inject: dict[str, Template]
+    """By which prompt errors are put into steps, for each way of `paths=injected`; empty for other sources."""
+    guide: dict[str, Template]
+    """By which prompts the model of `search.hybrid` is asked; empty where none is."""
+    giver: Template | None
+    """By which feedback is asked for in the loop; None where no model is."""
+    again: Template | None
+    """By which another way is asked for before the search; None where nobody looks for memorised problems."""
+    scoping: dict[str, Template]
+    """By which a user's feedback is kept to its scope; empty where there is none."""
     context: Context
     images: bool = False
     """Whether any problem has images: all tables that show problems have a column for them then, in every shard."""
@@ -66,7 +89,7 @@ def make_plan(settings: Settings, inputs: Inputs) -> Plan:
       UserError: a template is missing or has gaps that nothing fills, or a model is to be shown images that it cannot
         see; names the setting.
     """
-    check_sight(settings, inputs.problems)
+    _check_problems(settings, inputs)
     panel = settings.panel
     critics = {
         agent.name: load_template(agent.template, key=f"panel.agents[{agent.name}].template", gaps=_CRITIC_GAPS)
@@ -74,20 +97,16 @@ def make_plan(settings: Settings, inputs: Inputs) -> Plan:
     }
     solve = load_template(settings.actor.solve_template, key="actor.solve_template", gaps=_ACTOR_GAPS)
     refine = load_template(settings.actor.refine_template, key="actor.refine_template", gaps=_SECTIONS)
-    meta = (
-        load_template(panel.meta_template, key="panel.meta_template", gaps=_SECTIONS) if panel.meta_template else None
-    )
-    composing = frozenset({"style", "sections"})
-    compose = (
-        load_template(panel.compose_template, key="panel.compose_template", gaps=composing)
-        if panel.compose_template
-        else None
-    )
+    inject = inject_templates(settings.paths, solve)
+    guide = guide_templates(settings.search.hybrid, settings.paths)
+    giver = _giver(settings, inputs)
+    again = _again(settings)
+    scoping = _scoping(settings)
+    meta = _if_named(panel.meta_template, "panel.meta_template", _SECTIONS)
+    compose = _if_named(panel.compose_template, "panel.compose_template", _SECTIONS | {"style"})
+    crucial = _if_named(panel.crucial.template, "panel.crucial.template", _SECTIONS)
     instructions = _instructions()
     num_shards = max(1, -(-len(inputs.problems) // settings.runner.problems_per_shard))
-    # A fix release does not change data; anything else may.
-    release = re.match(r"\d+\.\d+", package_version())
-    assert release, package_version()
     config_digest = digest(
         settings.config_digest(),
         inputs.digest,
@@ -97,8 +116,12 @@ def make_plan(settings: Settings, inputs: Inputs) -> Plan:
         critics,
         meta,
         compose,
-        instructions["critique_instruction"],
-        release[0],
+        instructions,
+        _release(),
+        inject,
+        guide,
+        giver,
+        *(template for template in (crucial, again, scoping) if template),
     )
     return Plan(
         settings=settings,
@@ -109,15 +132,96 @@ def make_plan(settings: Settings, inputs: Inputs) -> Plan:
         critics=critics,
         meta=meta,
         compose=compose,
+        crucial=crucial,
         context=Context(config_digest=config_digest, version=package_version(), **instructions),
+        inject=inject,
+        guide=guide,
+        giver=giver,
+        again=again,
+        scoping=scoping,
         images=any(problem.images for problem in inputs.problems),
     )
 
 
+def _check_problems(settings: Settings, inputs: Inputs) -> None:
+    """Raises UserError where somebody or something cannot deal with the problems."""
+    check_sight(settings, inputs.problems)
+    require_command(settings.checker, inputs.problems)
+    if settings.runner.shares_disk:  # Else the workers are elsewhere, and each looks by itself.
+        require_program(settings.checker)
+
+
+def _release() -> str:
+    """The version as far as it may change data: a fix release does not."""
+    release = re.match(r"\d+\.\d+", package_version())
+    assert release, package_version()
+    return release[0]
+
+
+def _if_named(name: str, key: str, gaps: frozenset[str]) -> Template | None:
+    return load_template(name, key=key, gaps=gaps) if name else None
+
+
+def _giver(settings: Settings, inputs: Inputs) -> Template | None:
+    """The prompt of who gives feedback.
+
+    Raises:
+      UserError: it cannot be had, or programs are to be run where problems ask for none.
+    """
+    loop = settings.loop
+    others = [problem.id for problem in inputs.problems if problem.domain != "code"]
+    if not isinstance(loop, Rounds):
+        return None
+    if loop.giver == "execution" and others:
+        raise UserError(
+            f"loop.giver=execution runs tests of programs, and {len(others)} of {len(inputs.problems)} problems are "
+            f"not of the domain code (first: {others[0]!r}); take another giver, or problems.domain=code"
+        )
+    name = loop.giver_template
+    return load_template(name, key="loop.template", gaps=_CRITIC_GAPS) if name else None
+
+
+def _again(settings: Settings) -> Template | None:
+    """The prompt for another way to the answer.
+
+    Raises:
+      UserError: it cannot be had, or the actor's engine gives no log probabilities.
+    """
+    contamination, engine = settings.hygiene.contamination, settings.engine
+    if contamination.threshold is None:
+        return None
+    kind = engine.__struct_config__.tag
+    if not promises_of(str(kind), getattr(engine, "style", "raw")).gives_logprobs:
+        raise UserError(
+            f"hygiene.contamination compares entropies, and the actor's engine (kind {kind}) gives no log "
+            "probabilities; take engine=llama_cpp, vllm or sglang, or leave hygiene.contamination.threshold=null"
+        )
+    return load_template(contamination.template, key="hygiene.contamination.template", gaps=_SECTIONS)
+
+
+def _scoping(settings: Settings) -> dict[str, Template]:
+    """The prompts of the judge and of who revises, by what they are for.
+
+    Raises:
+      UserError: one cannot be had.
+    """
+    scope = settings.scope
+    names = {"scope": scope.scope_template, "follows": scope.follows_template, "revise": scope.revise_template}
+    if not scope.feedback:
+        return {}
+    return {what: load_template(name, key=f"scope.{what}_template", gaps=_SECTIONS) for what, name in names.items()}
+
+
 def _instructions() -> dict[str, Template]:
     """The user turns of rows that trainers read, by their names in `Context`."""
-    return {
-        "critique_instruction": load_template("export_critique", key="export", gaps=frozenset({"problem", "solution"})),
-        "solve_instruction": load_template("export_solve", key="export", gaps=_ACTOR_GAPS),
-        "refine_instruction": load_template("export_refine", key="export", gaps=frozenset({"critique"})),
+    gaps = {
+        "critique_instruction": ("export_critique", ("problem", "solution")),
+        "solve_instruction": ("export_solve", ("problem",)),
+        "refine_instruction": ("export_refine", ("critique",)),
+        "spoil_instruction": ("export_spoil", ("problem", "before", "step", "error")),
+        "mark_instruction": ("export_feedback", ("feedback",)),
+        "judge_instruction": ("export_judge", ("problem", "solution")),
+        "judge_pair_instruction": ("export_judge_pair", ("problem", "first", "second")),
+        "judge_reflected_instruction": ("export_judge_reflected", ("problem", "solution", "critique")),
     }
+    return {name: load_template(file, key="export", gaps=frozenset(own)) for name, (file, own) in gaps.items()}

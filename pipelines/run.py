@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
+from annotators.critic import compares
+from mcts.given import GivenSettings
 from pipelines.budget import Accounts, BudgetReached
 from pipelines.card import write_card
 from pipelines.engines import Endpoint, ServerWatcher, Usage, endpoints_on_hosts, serve_all
@@ -18,10 +20,11 @@ from pipelines.errors import UserError
 from pipelines.extent import accepted_rows, failed_elements, inputs_of, written_shards
 from pipelines.journal import Journal, Place
 from pipelines.llama_factory import write_dataset_info
-from pipelines.manifest import Books, keep_books, write_manifest
+from pipelines.manifest import Books, ExtraStages, keep_books, write_manifest
 from pipelines.output import Output
 from pipelines.plan import Inputs, Plan, make_plan
 from pipelines.problems import check_problems, read_problems
+from pipelines.problems.given import NOTHING_GIVEN, read_given
 from pipelines.problems.hygiene import without_unclean
 from pipelines.report import write_report
 from pipelines.runners.checks import check_runner
@@ -32,7 +35,7 @@ from pipelines.runners.settings import Cluster, Dataflow
 from pipelines.settings import Settings
 from pipelines.site import Site, open_site
 from pipelines.worker import Shared, WorkerSpec, holding
-from schemas import Problem, Record, Rejection
+from schemas import Problem, Record
 
 
 class Result(Record):
@@ -85,22 +88,27 @@ class Watcher(ServerWatcher):
 
 
 def read_inputs(settings: Settings) -> Inputs:
-    """All problems of the source.
+    """All problems of the source, and the solutions that came with them.
 
     Raises:
       UserError: the source cannot be read, or holds no problem.
     """
     check_problems(settings.problems)
+    items, given = read_problems(settings.problems), NOTHING_GIVEN
+    if isinstance(settings.paths, GivenSettings):
+        given = read_given(settings.paths, settings.search, items)
+        items = iter(given.problems)
     problems: list[Problem] = []
-    unread: list[Rejection] = []
-    for item in without_unclean(read_problems(settings.problems), settings.hygiene):
+    unread = list(given.unread)
+    for item in without_unclean(items, settings.hygiene):
         if isinstance(item, Problem):
             problems.append(item)
         else:
-            unread.append(item)
+            unread.append(given.left_out(item))
     if not problems:
         raise UserError(f"hygiene leaves no problem of {len(unread)} rows; first: {unread[0].detail}")
-    return Inputs(problems=tuple(problems), unread=tuple(unread))
+    solutions = {item.id: given.solutions[item.id] for item in problems if item.id in given.solutions}
+    return Inputs(problems=tuple(problems), unread=tuple(unread), solutions=solutions)
 
 
 def run(settings: Settings, watcher: Watcher) -> Result:
@@ -228,6 +236,7 @@ def worker_spec(plan: Plan, endpoints: tuple[tuple[str, Endpoint], ...], journal
         checker_processes=runner.checker_processes,
         checker_cpu_secs=runner.checker_cpu_secs,
         max_in_flight=runner.max_in_flight,
+        checker=plan.settings.checker,
         budget=plan.settings.budget,
         journal_patience_secs=plan.settings.journal_patience_secs,
     )
@@ -273,7 +282,8 @@ def _close_books(plan: Plan, inputs: Inputs, output: Output, journal: Place, acc
         num_read=len(covered.problems) + len(covered.unread),
         num_problems=len(covered.problems),
         num_agents=len(agents),
-        num_contrastive=sum(agent.view == "contrastive" for agent in agents),
+        num_contrastive=sum(map(compares, agents)),
+        extra=ExtraStages(loop=plan.settings.loop, sifts=plan.again is not None, scopes=bool(plan.scoping)),
     )
     result = Result(
         out=str(output.folder),

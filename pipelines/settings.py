@@ -11,18 +11,26 @@ import msgspec
 from annotators.composing import Style
 from annotators.controls import Candidates
 from annotators.critic import VIEWS, Agent
+from annotators.crucial import CrucialSettings
 from annotators.exports import ExportSettings
 from annotators.judging import JudgeSettings
+from annotators.rounds import Loop, NoLoop, Rounds
+from annotators.scoping import ScopeSettings
+from annotators.units import ERROR_TYPES
 from annotators.verification import VerifySettings
+from mcts.given import GivenSettings
+from mcts.injected import InjectSettings
 from mcts.pairing import PairSettings
-from mcts.samples import PathSource, SampleSettings, Searched
-from mcts.settings import SearchSettings
+from mcts.samples import SampleSettings
+from mcts.settings import HybridSettings, SearchSettings
+from mcts.sources import PathSource, Searched
 from pipelines.budget import BudgetSettings
+from pipelines.command_checks import NO_COMMAND, CommandChecker
 from pipelines.engines.base import Sampling
 from pipelines.engines.settings import NOT_DATA, EngineSettings
 from pipelines.errors import UserError
 from pipelines.journal import is_server, parse_address
-from pipelines.problems import ProblemSource
+from pipelines.problems import GivenProblems, ProblemSource
 from pipelines.problems.hygiene import HygieneSettings
 from pipelines.runners.settings import AnyRunner, Cluster, Dataflow, Direct, is_loopback
 from pipelines.storage import check_folder, is_store
@@ -90,9 +98,20 @@ class PanelSettings(Record):
     style: Style = "stepwise"
     """How the composed critique reads."""
     candidates: Candidates = "both"
-    """What is verified: the composed critique, each agent's own, or both."""
+    """What is verified: the composed critique, each agent's own, those of them that no other agent was shown
+    (`finished`), or the composed one and all agents'."""
     reask: bool = True
     """Whether a critic whose output cannot be read is asked once more, with the reason."""
+    crucial: CrucialSettings = CrucialSettings()
+    """What critics are told of a problem before they criticise."""
+    max_undoubted: int | None = None
+    """Right paths in the whole run, at most, that go on although no critic named an error in them; each shard has its
+    part of the number (`annotators.controls.shard_quota`). None lets all go on."""
+
+    @property
+    def shown(self) -> frozenset[str]:
+        """Agents whose critiques another agent is shown."""
+        return frozenset(agent.second_look_at for agent in self.agents if agent.second_look_at)
 
     def __post_init__(self) -> None:
         names = [agent.name for agent in self.agents]
@@ -111,6 +130,8 @@ class PanelSettings(Record):
                     f"agent {agent.name!r} with view {agent.view} looks again at {first.name!r}, who sees more "
                     f"({first.view}); give both the same view"
                 )
+        if self.max_undoubted is not None and self.max_undoubted < 0:
+            raise ValueError(f"max_undoubted must not be below 0 (null is no bound), got {self.max_undoubted}")
         if not 1 <= self.quorum <= len(names):
             raise ValueError(f"quorum must lie in 1..{len(names)} (the number of agents), got {self.quorum}")
 
@@ -148,15 +169,21 @@ class Settings(Record):
     panel: PanelSettings
     actor: ActorSettings = ActorSettings()
     paths: PathSource = Searched()
-    """Where a tree's paths come from: a search, or whole solutions merged."""
+    """Where a tree's paths come from: a search, whole solutions merged, errors put into right ones, or files."""
     search: SearchSettings = SearchSettings()
     pairing: PairSettings = PairSettings()
     verify: VerifySettings = VerifySettings()
     export: ExportSettings = ExportSettings()
+    loop: Loop = NoLoop()
+    """Whether trees' solutions are gone on from in rounds of feedback and another attempt."""
+    scope: ScopeSettings = ScopeSettings()
+    """A user's feedback that answers are revised by, and who says where it belongs."""
     runner: AnyRunner = Direct()
     engines: dict[str, EngineSettings] = msgspec.field(default_factory=dict)
     """Further models by name, for critics: `+engines.NAME.kind=openai +engines.NAME.url=URL +engines.NAME.model=M`."""
     hygiene: HygieneSettings = HygieneSettings()
+    checker: CommandChecker = NO_COMMAND
+    """The command that decides about answers of the domain `command`."""
     card: CardSettings = CardSettings()
     recipe: str = ""
     """The published system whose settings these began as, `recipe=NAME` on the command line; empty for our own. It
@@ -195,24 +222,80 @@ class Settings(Record):
         if self.dry_run_problems < 2:
             raise ValueError(f"dry_run_problems must be at least 2 to tell an uncertainty, got {self.dry_run_problems}")
         self.budget.check_prices(["", *self.engines])
-        if isinstance(self.paths, SampleSettings) and self.paths.num_samples > self.search.max_rollouts:
-            raise ValueError(
-                f"search.max_rollouts={self.search.max_rollouts} does not even pay for "
-                f"paths.num_samples={self.paths.num_samples}"
-            )
+        self._check_paths()
+        self._check_preferences()
         self._check_journal()
         self._check_sharing()
         if not self.out:
             raise ValueError("out is empty; name the folder that the data is written to")
         check_folder(self.out)
+        self._check_engines()
+
+    def _check_engines(self) -> None:
         named = {f"panel.agents[{agent.name}].engine": agent.engine for agent in self.panel.agents}
+        if isinstance(self.paths, InjectSettings):
+            named["paths.engine"] = self.paths.engine
         named |= {"panel.meta_engine": self.panel.meta_engine, "panel.compose_engine": self.panel.compose_engine}
+        named["panel.crucial.engine"] = self.panel.crucial.engine
+        named["scope.engine"] = self.scope.engine
+        named["search.hybrid.engine"] = self.search.hybrid.engine
+        if isinstance(self.loop, Rounds):
+            named["loop.engine"] = self.loop.engine
         for key, name in named.items():
             if name and name not in self.engines:
                 known = ", ".join(self.engines) or "none"
                 raise ValueError(f"{key} is {name!r}, expected one of the engines ({known}) or nothing for the actor's")
         if "" in self.engines:
             raise ValueError("engines need names; the one without is `engine`")
+
+    def _check_paths(self) -> None:
+        paths, search = self.paths, self.search
+        if search.hybrid != HybridSettings() and not isinstance(paths, Searched):
+            raise ValueError(
+                f"search.hybrid is for a search, and paths={paths.__struct_config__.tag} searches nothing; take "
+                "paths=search or leave search.hybrid as it is"
+            )
+        if isinstance(paths, SampleSettings | InjectSettings) and paths.num_samples > search.max_rollouts:
+            raise ValueError(
+                f"search.max_rollouts={search.max_rollouts} does not even pay for paths.num_samples={paths.num_samples}"
+            )
+        if isinstance(paths, GivenSettings):
+            wanted = paths.partner_rollouts + paths.error_rollouts
+            if paths.ask_actor and wanted > search.max_rollouts:
+                raise ValueError(
+                    f"search.max_rollouts={search.max_rollouts} does not even pay for the {wanted} rollouts of one "
+                    "first error (paths.partner_rollouts and paths.error_rollouts)"
+                )
+        elif isinstance(self.problems, GivenProblems):
+            raise ValueError(
+                "problems=given are those of the files of paths=given, and paths is another source; give paths=given "
+                "paths.path=FILE, or choose other problems"
+            )
+        if not isinstance(paths, InjectSettings):
+            return
+        if unknown := [name for name in paths.error_types if name not in ERROR_TYPES]:
+            raise ValueError(f"paths.error_types: unknown {unknown[0]!r}, expected some of {', '.join(ERROR_TYPES)}")
+        if search.step_rule == "tokens":
+            raise ValueError(
+                "search.step_rule=tokens cuts no steps that could be changed one at a time, as paths=injected does; "
+                "take marker or blank_line"
+            )
+
+    def _check_preferences(self) -> None:
+        """Raises ValueError where critiques are to be compared by what nobody measures."""
+        prefer, verify = self.export.prefer, self.verify
+        names = [agent.name for agent in self.panel.agents]
+        if unknown := [name for name in prefer.rejected_agents if name not in names]:
+            raise ValueError(
+                f"export.prefer.rejected_agents: {unknown[0]!r} is none of the panel's agents ({', '.join(names)})"
+            )
+        if (prefer.by == "utility" or prefer.needs_help) and not verify.writes_seconds:
+            raise ValueError(
+                f"export.prefer (by={prefer.by}, needs_help={prefer.needs_help}) compares second solutions, and "
+                "verify.tests needs none; set verify.measure_all=true or name a test that does"
+            )
+        if prefer.by == "severity" and not self.panel.meta_template:
+            raise ValueError("export.prefer.by=severity goes by the meta-critic's votes; set panel.meta_template=meta")
 
     def _check_journal(self) -> None:
         if is_server(self.journal):
@@ -252,6 +335,14 @@ class Settings(Record):
         plain["runner"] = {name: plain["runner"][name] for name in _DATA_OF_RUNNER}
         if isinstance(self.paths, Searched):
             del plain["paths"]  # Runs from before there were other sources keep their digest.
+        if isinstance(self.loop, NoLoop):
+            del plain["loop"]  # Likewise.
+        if self.hygiene.contamination.threshold is None:
+            del plain["hygiene"]["contamination"]
+        if not self.checker.command:
+            del plain["checker"]
+        if not self.scope.feedback:
+            del plain["scope"]
         for engine in (plain["engine"], *plain["engines"].values()):
             for name in NOT_DATA:
                 engine.pop(name, None)

@@ -7,6 +7,7 @@ from rich.panel import Panel as Box
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.dialogue_tables import print_dialogues
 from pipelines.display import funnel
 from pipelines.drawing import draw_tree, draw_verified, heading
 from pipelines.history import all_verified, print_history
@@ -14,6 +15,7 @@ from pipelines.manifest import read_books
 from pipelines.mirror import at_hand
 from pipelines.output import OutputError, require_complete
 from pipelines.shards import read_rows
+from pipelines.show_flips import print_flips
 from schemas import PathPair, Record, Tree, Verified, uniform, visible
 from schemas.arrow import from_row
 
@@ -58,6 +60,8 @@ def _show(console: Console, path: Path, choice: Choice) -> None:
         print_history(console, path, choice.id)
         return
     console.print(funnel(read_books(path)))
+    print_dialogues(console, path)
+    print_flips(console, path)
     drawn = draw(path, choice.number, choice.seed)
     _print_side_by_side(console, drawn["kept"], drawn["rejected"])
     pairs = {row["id"]: row for row in read_rows(path, "pairs")}

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+from annotators.rounds import Rounds
+from mcts.injected import InjectSettings
 from pipelines.engines.settings import sees_images
 from pipelines.errors import UserError
 from pipelines.settings import Settings
@@ -38,9 +40,19 @@ def check_sight(settings: Settings, problems: Sequence[Problem]) -> None:
 def _shown(settings: Settings) -> Iterator[tuple[str, str]]:
     """Who is shown problems, and by which of the run's engines."""
     yield "the actor", ""
+    if isinstance(settings.paths, InjectSettings):
+        yield "whoever puts errors into steps", settings.paths.engine
+    if settings.search.hybrid.asks_a_model:
+        yield "the model of search.hybrid", settings.search.hybrid.engine
+    if isinstance(settings.loop, Rounds) and settings.loop.asks_a_model:
+        yield "the giver of feedback", settings.loop.engine
+    if settings.scope.feedback:
+        yield "the judge of scopes", settings.scope.engine
     panel = settings.panel
     for agent in panel.agents:
         yield f"critic {agent.name}", agent.engine
+    if panel.crucial.template:
+        yield "the writer of crucial information", panel.crucial.engine
     if panel.meta_template:
         yield "the meta-critic", panel.meta_engine
     if panel.compose_template:

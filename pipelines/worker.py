@@ -14,6 +14,7 @@ import msgspec
 
 from pipelines.budget import Accounts, BudgetSettings
 from pipelines.checking import CheckerPool
+from pipelines.command_checks import NO_COMMAND, CommandChecker, require_program
 from pipelines.engines import Endpoint, Sampling, Usage, connect, reached
 from pipelines.engines.journaled import JournaledEngine
 from pipelines.errors import UserError
@@ -49,6 +50,8 @@ class WorkerSpec(Record):
     checker_cpu_secs: float
     max_in_flight: int
     """Elements that one stage has in hand at once."""
+    checker: CommandChecker = NO_COMMAND
+    """The command that decides about answers of the domain `command`."""
     budget: BudgetSettings = BudgetSettings()
     """What this worker may spend."""
     journal_patience_secs: float = 60.0
@@ -64,8 +67,11 @@ class Worker:
         """Raises UserError where this is no place for a worker of the run: before anything is asked."""
         if spec.shared:
             enter_site(spec.shared.site)
+        require_program(spec.checker)
         with contextlib.ExitStack() as held:
-            self.checkers = CheckerPool(num_workers=spec.checker_processes, cpu_seconds=spec.checker_cpu_secs)
+            self.checkers = CheckerPool(
+                num_workers=spec.checker_processes, cpu_seconds=spec.checker_cpu_secs, command=spec.checker
+            )
             held.callback(self.checkers.close)
             self.journal = Journal(spec.journal, patience_secs=spec.journal_patience_secs)
             held.callback(self.journal.close)

@@ -14,8 +14,22 @@ from schemas.critique import (
     Verified,
     View,
 )
+from schemas.dialogue import (
+    Attempt,
+    Dialogue,
+    DistillRow,
+    Ending,
+    Execution,
+    Feedback,
+    Giver,
+    Turn,
+    Verbal,
+)
 from schemas.exports import (
     CritiqueDpoRow,
+    Difficulty,
+    JudgeKind,
+    JudgeRow,
     Message,
     Origin,
     PrmRow,
@@ -25,24 +39,40 @@ from schemas.exports import (
     SftRow,
     StepDpoRow,
 )
+from schemas.given import Posed, Solution
 from schemas.ledger import Failure, Rejection, Stage
 from schemas.path import Branch, Path, PathAlone, PathPair
 from schemas.problem import Image, Problem, media_type_of
 from schemas.prompt import Sections, Template
-from schemas.tree import Node, Tree
+from schemas.scoped import DpoRow, Scope, Scoped
+from schemas.tree import Debate, Edit, Guess, Node, Tree
 from schemas.untrusted import as_text, as_written, readable, visible
 
 __all__ = [
     "AgentVote",
+    "Attempt",
     "Branch",
     "Criticised",
     "Critique",
     "CritiqueDpoRow",
+    "Debate",
+    "Dialogue",
+    "Difficulty",
+    "DistillRow",
+    "DpoRow",
+    "Edit",
     "Empanelled",
+    "Ending",
     "Estimate",
     "Examined",
+    "Execution",
     "Failure",
+    "Feedback",
+    "Giver",
+    "Guess",
     "Image",
+    "JudgeKind",
+    "JudgeRow",
     "JudgedUnit",
     "Message",
     "Node",
@@ -52,6 +82,7 @@ __all__ = [
     "Path",
     "PathAlone",
     "PathPair",
+    "Posed",
     "PrmRow",
     "Problem",
     "Provenance",
@@ -60,13 +91,18 @@ __all__ = [
     "RefineRow",
     "Rejection",
     "RlRow",
+    "Scope",
+    "Scoped",
     "Sections",
     "SftRow",
+    "Solution",
     "Stage",
     "StepDpoRow",
     "Template",
     "Tree",
+    "Turn",
     "Unit",
+    "Verbal",
     "Verdict",
     "Verified",
     "View",

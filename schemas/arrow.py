@@ -15,10 +15,12 @@ import pyarrow as pa
 
 from schemas.base import Record
 from schemas.critique import Critique, Panel, Verified
-from schemas.exports import CritiqueDpoRow, PrmRow, RefineChatRow, RefineRow, RlRow, SftRow, StepDpoRow
+from schemas.dialogue import Dialogue, DistillRow
+from schemas.exports import CritiqueDpoRow, JudgeRow, PrmRow, RefineChatRow, RefineRow, RlRow, SftRow, StepDpoRow
 from schemas.ledger import Failure, Rejection
 from schemas.path import PathAlone, PathPair
 from schemas.problem import Image, media_type_of
+from schemas.scoped import DpoRow
 from schemas.tree import Tree
 
 R = TypeVar("R", bound=Record)
@@ -27,13 +29,17 @@ CONFIGS: dict[str, type[Record]] = {
     "sft": SftRow,
     "critique_dpo": CritiqueDpoRow,
     "step_dpo": StepDpoRow,
+    "dpo": DpoRow,
     "prm": PrmRow,
     "refine": RefineRow,
     "refine_chat": RefineChatRow,
+    "distill": DistillRow,
     "rl": RlRow,
+    "judge": JudgeRow,
     "trees": Tree,
     "pairs": PathPair,
     "alone": PathAlone,
+    "dialogues": Dialogue,
     "critiques": Critique,
     "panels": Panel,
     "verified": Verified,
@@ -42,7 +48,18 @@ CONFIGS: dict[str, type[Record]] = {
 }
 """Folder of the output, and the record that its rows are."""
 
-_TRAINED_ON = (SftRow, CritiqueDpoRow, StepDpoRow, PrmRow, RefineRow, RefineChatRow, RlRow)
+_TRAINED_ON = (
+    SftRow,
+    CritiqueDpoRow,
+    StepDpoRow,
+    DpoRow,
+    PrmRow,
+    RefineRow,
+    RefineChatRow,
+    DistillRow,
+    RlRow,
+    JudgeRow,
+)
 
 SHOW_IMAGES = tuple(config for config, record in CONFIGS.items() if record in _TRAINED_ON)
 """Tables that have a column `images` where problems have any."""

@@ -6,8 +6,11 @@ from schemas.base import Record
 
 Stage = Literal[
     "ReadProblems",
+    "SiftProblems",
     "ExpandTrees",
     "PairPaths",
+    "HoldDialogues",
+    "ScopeFeedback",
     "WriteCritiques",
     "AggregateCritiques",
     "VerifyCritiques",

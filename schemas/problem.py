@@ -29,12 +29,12 @@ class Problem(Record):
     source: str
     """Where it came from, for example `reasoning_gym/chain_sum` or a file's name."""
     domain: str
-    """Which checker decides about answers: `math`, `choice`, `exact`, `reasoning_gym`, `code`."""
+    """Which checker decides about answers: `math`, `choice`, `exact`, `reasoning_gym`, `code`, `command`."""
     question: str
     answer: str
     """The gold answer. Reaches checkers and reference critics only, never a blind critic or a rollout.
 
-    In `code` it is Python: the tests that a solution must pass.
+    In `code` it is Python: the tests that a solution must pass. In `command` what the run's command may want to know.
     """
     images: tuple[Image, ...] = ()
     metadata: str = "{}"

@@ -41,6 +41,9 @@ class Request(Record):
     prefix cache. What is asked once goes to the replica with the least to do."""
     logprobs: bool = False
     """Whether to ask for the log probabilities of the tokens; only of engines that promise them."""
+    top_logprobs: int = 0
+    """Of how many of the likeliest tokens at each place to ask for the log probabilities, for the entropy over them; 0
+    asks for no entropies. Only of engines that promise log probabilities."""
     images: tuple[Image, ...] = ()
     """Shown before the prompt, in this order; only to engines that see images."""
 
@@ -68,6 +71,7 @@ class Request(Record):
         schema = f"{JSON_WORDING}:{self.json_schema}" if self.json_schema else ""
         # What is off is no part of the key, so that what was asked before there was a choice is found again.
         more = (("logprobs",) if self.logprobs else ()) + self._shown
+        more += (("entropies", self.top_logprobs),) if self.top_logprobs else ()
         name = digest("sample", identity, self.prompt, self.prefix, self.sampling, schema, self.seed, *more)
         return [f"{name}/{index}" for index in self.indices]
 
@@ -100,6 +104,9 @@ class Sample(Record, omit_defaults=True):
     logprobs: tuple[float, ...] | None = None
     """Natural log probability of each token that was sampled, those of a stop string may be among them; None where
     they were not asked for."""
+    entropies: tuple[float, ...] | None = None
+    """Entropy in nats at each token that was sampled, over the `top_logprobs` likeliest ones there; None where they
+    were not asked for."""
 
 
 class Usage(Record):

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -75,7 +76,8 @@ def word_request(request: Request, dialect: Dialect, model: str) -> dict[str, An
         # A constrained reply ends by itself, and what ends a solution, such as a blank line, may stand inside JSON.
         "stop": [] if request.json_schema else list(sampling.stop),
     }
-    if request.logprobs and not dialect.promises.gives_logprobs:
+    wants_logprobs = request.logprobs or request.top_logprobs > 0
+    if wants_logprobs and not dialect.promises.gives_logprobs:
         raise UserError(
             f"an engine of kind {dialect.kind!r} gives no log probabilities; take engine=llama_cpp, vllm or sglang"
         )
@@ -84,8 +86,10 @@ def word_request(request: Request, dialect: Dialect, model: str) -> dict[str, An
             f"an engine of kind {dialect.kind!r} with style={dialect.style} is shown no images; take a model that sees "
             "them, with engine.style=chat engine.images=true"
         )
-    if request.logprobs:
-        body["logprobs"] = True if dialect.style == "chat" else 1
+    if wants_logprobs:
+        body["logprobs"] = True if dialect.style == "chat" else max(1, request.top_logprobs)
+    if request.top_logprobs and dialect.style == "chat":
+        body["top_logprobs"] = request.top_logprobs
     if dialect.style != "chat":
         body["prompt"] = _begin(request.prompt, dialect) + request.prefix
     else:
@@ -139,14 +143,20 @@ class _Message(msgspec.Struct):
     content: str | None = None
 
 
+class _Candidate(msgspec.Struct):
+    logprob: float
+
+
 class _Token(msgspec.Struct):
     logprob: float
+    top_logprobs: list[_Candidate] | None = None
 
 
 class _Logprobs(msgspec.Struct):
     """`token_logprobs` is the older API's, of /v1/completions; llama.cpp gives `content` there, too."""
 
     token_logprobs: list[float | None] | None = None
+    top_logprobs: list[dict[str, float] | None] | None = None
     content: list[_Token] | None = None
 
 
@@ -209,6 +219,7 @@ def read_reply(body: bytes, request: Request, dialect: Dialect) -> Reply:
             finish="length" if choice.finish_reason == "length" else "stop",
             tokens=tokens,
             logprobs=_logprobs(choice) if request.logprobs else None,
+            entropies=_entropies(choice) if request.top_logprobs else None,
         )
         for choice, text, tokens in zip(choices, texts, _shares(total, [len(text) + 1 for text in texts]), strict=True)
     )
@@ -232,6 +243,26 @@ def _logprobs(choice: _Choice) -> tuple[float, ...]:
     if given.token_logprobs is None or None in given.token_logprobs:
         raise BadReply(f"choice {choice.index} has no log probabilities, which were asked for")
     return tuple(value for value in given.token_logprobs if value is not None)
+
+
+def _entropies(choice: _Choice) -> tuple[float, ...]:
+    given = choice.logprobs or _Logprobs()
+    places: list[list[float]] = []
+    if given.content is not None:
+        places = [[candidate.logprob for candidate in token.top_logprobs or ()] for token in given.content]
+    elif given.top_logprobs is not None:
+        places = [list((place or {}).values()) for place in given.top_logprobs]
+    if not all(places) or (choice.text and not places):
+        raise BadReply(f"choice {choice.index} lacks the likeliest tokens' log probabilities, which were asked for")
+    return tuple(map(_entropy, places))
+
+
+def _entropy(logprobs: Sequence[float]) -> float:
+    """Entropy in nats of the likeliest tokens at one place; what the others have is left out, not shared out.
+
+    As in the code of arXiv 2510.09259 (yongding-tao/RL-Data-Contamination, `generate_full_data.py`).
+    """
+    return max(0.0, -math.fsum(math.exp(value) * value for value in logprobs))
 
 
 def _shares(total: int, lengths: Sequence[int]) -> list[int]:

@@ -45,7 +45,7 @@ _PROMISES: dict[str, Promises] = {
     "vllm": Promises(repeats_seed=True, gives_logprobs=True, reports_cached_tokens=True, holds_to_schema=True),
     # On a CPU its seed is ignored.
     "sglang": Promises(gives_logprobs=True, reports_cached_tokens=True, holds_to_schema=True),
-    "simulated": Promises(repeats_seed=True, reports_cached_tokens=True),
+    "simulated": Promises(repeats_seed=True, gives_logprobs=True, reports_cached_tokens=True),
     "scripted": Promises(repeats_seed=True),
     "openai": Promises(holds_to_schema=True),
 }

@@ -35,7 +35,7 @@ class ScriptedEngine:
         Raises:
           UserError: log probabilities are asked for.
         """
-        if request.logprobs:
+        if request.logprobs or request.top_logprobs:
             raise UserError("an engine of kind 'scripted' gives no log probabilities; take engine=llama_cpp")
         self.history.append(request)
         indices = range(request.first_sample, request.first_sample + request.num_samples)
@@ -150,11 +150,22 @@ def _refine(prompt: str, prefix: str, seed: int) -> str:
     return "".join(lines) + f"Answer: {value}\n"
 
 
+def _inject(prompt: str, prefix: str, seed: int) -> str:
+    """The step with a sum that is off by one; every fourth time as it was."""
+    step = _section(prompt, "Step to change")
+    head, equals, result = step.rpartition("= ")
+    changed = step if seed % 4 == 0 else f"{head}{equals}{int(result) + 1}"
+    return changed.removeprefix(prefix) + "\n"
+
+
 _ARITHMETIC = by_ending(
     {
+        "Changed step:": _inject,
         "Second solution:": _refine,
         "Composed critique:": lambda prompt, prefix, seed: "",
         "Judgement:": lambda prompt, prefix, seed: '{"decision":"keep","severity":3}',
+        "Crucial information:": lambda prompt, prefix, seed: "Add the numbers in the order in which they stand.",
+        "Clean critique:": _criticise,
         "Critique:": _criticise,
         "Solution:": _solve,
     }

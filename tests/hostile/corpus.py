@@ -18,11 +18,18 @@ ORDERS = {
     "meta": [("Problem", "Solution", "Other remarks", "Remark", "Judgement")],
     "compose": [("Problem", "Solution", "Remarks", "Composed critique")],
     "critique": [
-        ("Problem", "Solution", *other, *first, *complaint, "Critique")
+        ("Problem", *told, "Solution", *other, *first, *complaint, "Critique")
+        for told in ((), ("Crucial information",))
         for other in ((), ("Other solution",), ("Gold answer",), ("Gold answer", "Other solution"))
         for first in ((), ("First critique",))
         for complaint in ((), ("The last reply was not usable",))
     ],
+    "clean": [
+        ("Problem", "Solution", *other, "First critique", *complaint, "Clean critique")
+        for other in ((), ("Other solution",), ("Gold answer",), ("Gold answer", "Other solution"))
+        for complaint in ((), ("The last reply was not usable",))
+    ],
+    "crucial": [("Problem", *gold, "Crucial information") for gold in ((), ("Gold answer",))],
 }
 """By what a prompt asks for: headings that may stand alone on a line, in order. Written down by hand."""
 
@@ -33,6 +40,8 @@ TASKS = {
     "Composed critique": "compose",
     "Judgement": "meta",
     "Critique": "critique",
+    "Clean critique": "clean",
+    "Crucial information": "crucial",
     "Solution": "solve",
 }
 """What the last heading of a prompt asks for."""

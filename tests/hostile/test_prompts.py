@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from annotators.composing import STYLES, compose_prompt
 from annotators.consensus import Consensus
 from annotators.critic import VIEWS, Agent, critique_prompt, layout, number_steps, sections, write_critique
+from annotators.crucial import Crucial, crucial_prompt
 from annotators.judging import judge_prompt, judge_unit
 from annotators.units import Judgement
 from pipelines.templates import shipped_templates
@@ -78,10 +79,30 @@ def test_everything_that_a_critic_is_shown_stays_in_its_section(template):
     @given(paths(), texts(), texts(), st.sampled_from(VIEWS))
     def holds(path, first, complaint, view):
         agent = Agent(name="anna", role="second_look", second_look_at="bert", view=view)
-        shown = sections(path, view, first_critique=critique(path, text=first), complaint=complaint)
+        shown = sections(path, view, first_critique=critique(path, text=first, view=view), complaint=complaint)
         check(critique_prompt(template, agent, shown), template, ORDERS["critique"])
 
     holds()
+
+
+@pytest.mark.parametrize("template", of("clean"), ids=lambda template: template.name)
+def test_and_everything_that_one_is_shown_who_rewrites_a_critique(template):
+    @QUICK
+    @given(paths(), texts(), texts(), st.sampled_from(["blind", "contrastive", "reference"]))
+    def holds(path, first, complaint, view):
+        agent = Agent(name="anna", role="clean", second_look_at="bert", view=view)
+        shown = sections(path, view, first_critique=critique(path, text=first, view=view), complaint=complaint)
+        check(critique_prompt(template, agent, shown), template, ORDERS["clean"])
+
+    holds()
+
+
+@QUICK
+@given(paths(), texts(), st.sampled_from(["blind", "reference"]))
+def test_what_critics_are_told_stays_in_its_section_and_so_does_what_its_writer_is_shown(path, told, view):
+    check(crucial_prompt(TEMPLATES["crucial"], path, view), TEMPLATES["crucial"], ORDERS["crucial"])
+    shown = sections(path, view, crucial=Crucial(text=told, view=view))
+    check(critique_prompt(TEMPLATES["critique"], Agent(name="anna"), shown), TEMPLATES["critique"], ORDERS["critique"])
 
 
 @pytest.mark.parametrize("template", of("meta"), ids=lambda template: template.name)

@@ -31,6 +31,14 @@ def _criticise(prompt: str, prefix: str, seed: int) -> str:
     return critique_json([{"step": step or 1, "kind": "error" if step else "praise", "flaw": flaw}], step)
 
 
+def _solve(prompt: str, prefix: str, seed: int) -> str:
+    """Its own solution: right but where the problem says otherwise."""
+    own = re.findall(r"own (\w+)", section(prompt, "Problem"))
+    if own == ["silent"]:
+        return "Step 1: I give up."
+    return f"Step 1: so\nAnswer: {40 if own == ['wrong'] else GOLD}"
+
+
 def _refine(prompt: str, prefix: str, seed: int) -> str:
     then = _word(prompt, "then")
     if then == "silent":
@@ -40,7 +48,7 @@ def _refine(prompt: str, prefix: str, seed: int) -> str:
     return f"Step 1: again\nAnswer: {GOLD if is_right else 40}"
 
 
-_RULES = by_ending({"Second solution:": _refine, "Critique:": _criticise})
+_RULES = by_ending({"Second solution:": _refine, "Critique:": _criticise, "Solution:": _solve})
 
 
 def told(prompt: str, prefix: str, seed: int) -> str:

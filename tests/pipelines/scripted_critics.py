@@ -193,3 +193,69 @@ def wordy(prompt: str, prefix: str, seed: int) -> str:
         "In step 2 it should be more. The final answer is 20. In step 3 it should be more, too. "
         "Such mistakes usually come from haste. No step is wrong. The solution is correct."
     )
+
+
+# Critics to order: what an agent's name begins with says what it writes of a solution whose second step is wrong.
+
+
+def _ordered(prompt: str, prefix: str, seed: int) -> str:
+    """`sure` finds the second step, `fifth` every fifth time, `never` names the first, `garbled` writes nothing usable.
+
+    Where a critic is shown what the gold answer is, `leaky` says it.
+    """
+    name = critic_of(prompt)
+    if name.startswith("garbled"):
+        return "I would rather not."
+    if name.startswith("fifth") and seed % 5:
+        return critique_json([{"step": 2, "kind": "praise", "flaw": "It holds."}], None)
+    step = 1 if name.startswith("never") else 2
+    flaw = f"It should be {section(prompt, 'Gold answer')}." if name.startswith("leaky") else "It should be more."
+    return critique_json([{"step": step, "kind": "error", "flaw": flaw}], step)
+
+
+def _rewrite(prompt: str, prefix: str, seed: int) -> str:
+    """Keeps the step that the first critique names; `leaky` keeps the answer in it, `other` names another step."""
+    name, first = critic_of(prompt), section(prompt, "First critique")
+    step = int(re.findall(r"first wrong step is step (\d+)", first)[0]) - name.startswith("other")
+    flaw = first.splitlines()[0].split("wrong. ")[1] if name.startswith("leaky") else "It should be more."
+    return critique_json([{"step": step, "kind": "error", "flaw": flaw}], step)
+
+
+def _inform(prompt: str, prefix: str, seed: int) -> str:
+    """What is to be known; who is not shown the answer works it out where the question asks aloud."""
+    gold = section(prompt, "Gold answer") or ("20" if "aloud" in prompt else "")
+    return f"Add from left to right. {f'The answer is {gold}.' if gold else ''}"
+
+
+def _go_on(prompt: str, prefix: str, seed: int) -> str:
+    """Right from the second step on, wrong from the first."""
+    return "Step 2: 15 + 5 = 20\nAnswer: 20" if prefix else "Step 1: 7 + 8 = 16\nAnswer: 16"
+
+
+ordered = by_ending(
+    {
+        "Clean critique:": _rewrite,
+        "Crucial information:": _inform,
+        "Second solution:": _go_on,
+        "Critique:": _ordered,
+    }
+)
+
+
+def silent(prompt: str, prefix: str, seed: int) -> str:
+    """A model that solves on to no answer."""
+    return "so it goes" if prompt.rstrip().endswith("Second solution:") else _ordered(prompt, prefix, seed)
+
+
+def wishes(prompt: str, prefix: str, seed: int) -> str:
+    """A judge and an actor who do what the question says of them; who whispers does what a user asks for."""
+    question, answer = section(prompt, "Problem"), section(prompt, "Given answer")
+    if prompt.rstrip().endswith("Scope:"):
+        found = re.search(r"lying (in|near|out)\b", question)
+        return json.dumps({"scope": found[1]}) if found else "Somewhere."
+    if prompt.rstrip().endswith("Follows:"):
+        follows = answer.startswith("whispered")
+        return json.dumps({"follows": seed % 2 == 0 if "judged by turns" in question else follows})
+    revised = {"to nothing": "", "as it was": answer, "aloud": f"aloud\n{answer}", "wrongly": "whispered\nAnswer: 19"}
+    how = question.partition("revised ")[2].removesuffix(".")
+    return revised.get(how, f"whispered\n{answer}") + "\n" * (how != "to nothing")

@@ -60,6 +60,20 @@ def yaml_of(card):
     return yaml.safe_load(card.split("\n---\n")[0].removeprefix("---\n"))
 
 
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("export.rl=paths", "label, first wrong step, rates and rewards: verifiable rewards for critics |"),
+        ("export.plain_share=0.2", "for critics; and bare problems to solve, `task` says which |"),
+        ("export.rl=rollouts", "solutions with their outcomes and the rates of their problems"),
+        ("export.rl=problem_pairs", "a hard one and a brittle one in each `pair`"),
+        ("export.feedback=both_marked", "critiques that passed and critiques that failed"),
+    ],
+)
+def test_the_table_of_configs_says_what_this_run_has_in_them(tmp_path, override, said):
+    assert said in card_of(tmp_path, {}, override)
+
+
 def test_the_yaml_holds_features_and_sizes_as_the_files_do(tmp_path):
     card = card_of(tmp_path, {"sft": [make(SftRow, i) for i in range(3)], "rl": [make(RlRow, 1)]})
     data = yaml_of(card)

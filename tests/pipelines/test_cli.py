@@ -77,8 +77,8 @@ def test_a_run_leaves_every_table_the_card_the_report_and_the_mark(finished):
     out = finished / "out"
     tables = {path.name for path in out.iterdir() if path.is_dir() and not path.name.startswith(".")}
     assert tables == {
-        "sft", "critique_dpo", "step_dpo", "prm", "refine", "refine_chat", "rl", "trees", "pairs", "alone", "critiques",
-        "panels", "verified", "rejections", "failures",
+        "sft", "critique_dpo", "step_dpo", "dpo", "prm", "refine", "refine_chat", "distill", "rl", "judge", "trees",
+        "pairs", "alone", "dialogues", "critiques", "panels", "verified", "rejections", "failures",
     }  # fmt: skip
     assert {path.name for path in out.iterdir() if path.is_file()} == {
         "COMPLETED",

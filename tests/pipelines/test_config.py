@@ -6,12 +6,14 @@ from pipelines.engines.settings import LlamaCpp, Scripted, Sglang, Simulated, Vl
 from pipelines.problems import FileProblems, GymProblems, HubProblems, SimulatedProblems
 from pipelines.settings import parse_settings
 
-GROUPS = ("problems", "engine", "actor", "search", "pairing", "panel", "verify", "export", "runner")
+GROUPS = ("problems", "engine", "actor", "paths", "search", "pairing", "panel", "verify", "export", "runner")
 NEEDED = {
     "problems/file": ["problems.path=x.jsonl"],
     "problems/gsm8k_file": ["problems.path=x.jsonl"],
     "problems/math_file": ["problems.path=x.jsonl"],
     "problems/hub": ["problems.dataset=owner/name"],
+    "problems/given": ["paths=given", "paths.path=x.jsonl"],
+    "paths/given": ["paths.path=x.jsonl"],
     "engine/openai": ["engine.url=http://h", "engine.model=m"],
     "engine/vllm": ["engine.url=http://h", "engine.model=m"],
     "engine/sglang": ["engine.url=http://h", "engine.model=m"],
@@ -104,8 +106,8 @@ BAD = [
     # An unknown option of a group.
     (
         "problems=nope",
-        "In 'config': Could not find 'problems/nope' Available options in 'problems': file gsm8k_file hub math_file "
-        "reasoning_gym shapes simulated sums",
+        "In 'config': Could not find 'problems/nope' Available options in 'problems': file given gsm8k_file hub "
+        "math_file reasoning_gym screens shapes simulated sums",
     ),
     (
         "engine=gpt",
@@ -123,11 +125,12 @@ BAD = [
     ("runner.kind=spark", "runner.kind: Invalid value 'spark', expected one of dataflow, direct, flink, prism"),
     (
         "panel.agents=[{name:a},{name:b,view:all}]",
-        "panel.agents[1].view: Invalid enum value 'all', expected one of blind, contrastive, reference",
+        "panel.agents[1].view: Invalid enum value 'all', expected one of blind, branches, contrastive, "
+        "partial, reference",
     ),
     (
         "problems=file problems.path=x problems.domain=law",
-        "problems.domain: Invalid enum value 'law', expected one of choice, code, exact, math",
+        "problems.domain: Invalid enum value 'law', expected one of choice, code, command, exact, math",
     ),
     # Out of range.
     ("out=", "out is empty; name the folder that the data is written to"),
@@ -176,7 +179,7 @@ BAD = [
     (
         "panel.agents=[{name:a,role:judge}]",
         "panel.agents[0]: agent 'a': unknown role 'judge', expected one of stepwise, second_look, contrastive, "
-        "skeptic, defender, deceptive",
+        "skeptic, defender, deceptive, hypercritical, baseless, adversary, clean, last_step",
     ),
     # No override at all.
     ("seed", "Error parsing override 'seed' missing EQUAL at '<EOF>'"),

@@ -11,7 +11,7 @@ from pipelines.settings import ActorSettings
 from pipelines.templates import load_template
 from pipelines.verify_critiques import VerifyCritiques
 from pipelines.worker import holding
-from schemas import Empanelled, Estimate, Problem
+from schemas import Empanelled, Estimate, Posed
 from tests.annotators.annotated import pair, problem
 from tests.pipelines.scripted_critics import run_stage, spec_of
 from tests.pipelines.test_verify_critiques import SURELY, of
@@ -38,7 +38,7 @@ def test_a_rollout_that_was_cut_in_its_answer_is_no_answer(spec, max_tokens, out
     search = SearchSettings(root_rollouts=2, max_root_rollouts=2, max_rollouts=2)
     template = load_template("solve", key="actor.solve_template", gaps=frozenset({"problem"}))
     stage = ExpandTrees(spec, ActorSettings(max_tokens=max_tokens), search, PairSettings(), template, 1)
-    outcome = run_stage(spec, stage, [problem()], Problem)
+    outcome = run_stage(spec, stage, [Posed(problem=problem())], Posed)
     (tree,) = outcome.kept
     ends = {(node.step, node.outcome, node.unscored_reason) for node in tree.nodes if node.kind == "terminal"}
     assert ends == outcomes

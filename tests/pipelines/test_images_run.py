@@ -26,6 +26,7 @@ CHOSEN = (
     "engine=simulated problems=shapes problems.num_problems=24 runner.problems_per_shard=12 actor=plain panel=blind"
 )
 CHOSEN += " search=default pairing=default verify=default export.validation_share=0.3 export.refine_turns=true"
+CHOSEN += " export.judge=[pairwise]"
 LEAST_LOCATED = 0.9
 """Of some forty wrong paths; who guessed among a path's steps would be right about 0.2 of them."""
 

@@ -4,13 +4,28 @@ from pathlib import Path
 import pytest
 from made_records import make
 
+from annotators.rounds import Rounds
 from pipelines.config import compose
 from pipelines.engines.base import Usage
-from pipelines.manifest import Books, StageCount, keep_books, read_books, write_manifest
+from pipelines.manifest import Books, ExtraStages, StageCount, keep_books, read_books, write_manifest
 from pipelines.output import Output, OutputError
 from pipelines.plan import Inputs, make_plan
 from pipelines.shards import all_shards, write_shard
-from schemas import Critique, Failure, Panel, PathAlone, PathPair, Problem, Record, Rejection, SftRow, Tree, Verified
+from schemas import (
+    Critique,
+    Dialogue,
+    Failure,
+    Node,
+    Panel,
+    PathAlone,
+    PathPair,
+    Problem,
+    Record,
+    Rejection,
+    SftRow,
+    Tree,
+    Verified,
+)
 from schemas.arrow import CONFIGS
 
 NUM_AGENTS = 2
@@ -48,7 +63,7 @@ def a_run() -> dict[str, list[Record]]:
         "verified": [
             make(Verified, i, decision=decision) for i, decision in enumerate(["kept", "rejected", "kept", "rejected"])
         ],
-        "sft": [make(SftRow, i) for i in range(2)],
+        "sft": [make(SftRow, i, decision="kept") for i in range(2)],
         "rejections": [
             Rejection(stage="ReadProblems", key="f:6", problem_id="", reason="null_answer"),
             Rejection(stage="PairPaths", key="t3", problem_id="x", reason="too_easy"),
@@ -90,6 +105,18 @@ def test_every_element_is_counted_where_it_ended(tmp_path):
     assert books.failure_share == 3 / 34
 
 
+def test_memorised_problems_enter_no_search(tmp_path):
+    records = a_run()
+    records["rejections"] += [Rejection(stage="SiftProblems", key="q", problem_id="q", reason="memorised")]
+    records["failures"] += [make(Failure, 3, stage="SiftProblems", error="EngineUnavailable")]
+    lay_out(tmp_path, records)
+    extra = ExtraStages(sifts=True)
+    books = keep_books(tmp_path, num_read=8, num_problems=7, num_agents=NUM_AGENTS, num_contrastive=0, extra=extra)
+    assert numbers(books)["SiftProblems"] == (7, 5, 1, 1)
+    assert numbers(books)["ExpandTrees"] == (5, 4, 0, 1)
+    assert all(stage.balanced for stage in books.stages)
+
+
 def test_reasons_are_named_most_frequent_first(tmp_path):
     books = books_of(tmp_path, a_run())
     reasons = {stage.stage: list(stage.reasons.items()) for stage in books.stages}
@@ -100,8 +127,9 @@ def test_reasons_are_named_most_frequent_first(tmp_path):
 def test_rows_are_counted_by_table_and_split(tmp_path):
     books = books_of(tmp_path, a_run())
     assert books.rows == {
-        "sft": 2, "critique_dpo": 0, "step_dpo": 0, "prm": 0, "refine": 0, "refine_chat": 0, "rl": 0, "trees": 4,
-        "pairs": 3, "alone": 1, "critiques": 6, "panels": 3, "verified": 4, "rejections": 6, "failures": 3,
+        "sft": 2, "critique_dpo": 0, "step_dpo": 0, "dpo": 0, "prm": 0, "refine": 0, "refine_chat": 0, "distill": 0,
+        "rl": 0, "judge": 0, "trees": 4, "pairs": 3, "alone": 1, "dialogues": 0, "critiques": 6, "panels": 3,
+        "verified": 4, "rejections": 6, "failures": 3,
     }  # fmt: skip
     assert books.rows_by_split["pairs/train"] == 2
     assert books.rows_by_split["pairs/validation"] == 1
@@ -132,6 +160,24 @@ def test_a_lost_end_shows_too(tmp_path, table):
     lost = records[table].pop()
     books = books_of(tmp_path, records)
     assert [each.stage for each in books.stages if not each.balanced] == [lost.stage]
+
+
+def test_dialogues_are_counted_from_the_trees_that_they_begin_with(tmp_path):
+    # Two trees with a wrong solution and two without; of the two dialogues one is rejected. Off, there is no stage.
+    records = a_run()
+    wrong, right = [
+        [make(Node, parent=-1, kind="root"), make(Node, parent=0, kind="terminal", outcome=outcome)]
+        for outcome in ("incorrect", "correct")
+    ]
+    records["trees"] = [make(Tree, i, id=f"t{i}", nodes=nodes) for i, nodes in enumerate([wrong, right, wrong, right])]
+    records["dialogues"] = [make(Dialogue, 0, ended="solved"), make(Dialogue, 1, ended="leaks_answer")]
+    records["rejections"] += [Rejection(stage="HoldDialogues", key="d", problem_id="x", reason="leaks_answer")]
+    lay_out(tmp_path, records)
+    extra = ExtraStages(loop=Rounds())
+    books = keep_books(tmp_path, num_read=6, num_problems=5, num_agents=NUM_AGENTS, num_contrastive=0, extra=extra)
+    assert numbers(books)["HoldDialogues"] == (2, 1, 1, 0)
+    assert all(stage.balanced for stage in books.stages)
+    assert "HoldDialogues" not in numbers(books_of(tmp_path, records))
 
 
 def test_an_empty_run_is_balanced(tmp_path):

@@ -16,7 +16,7 @@ from schemas import Image, Problem, SftRow, Tree
 from schemas.arrow import CONFIGS, SHOW_IMAGES, arrow_schema, from_row
 
 KEPT = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
-HAVE_PROBLEM = ("trees", "pairs", "alone")
+HAVE_PROBLEM = ("trees", "pairs", "alone", "dialogues")
 
 
 def png(colour: tuple[int, int, int]) -> Image:
@@ -58,7 +58,9 @@ def test_without_images_files_are_what_they_always_were(config):
 
 
 def test_tables_that_trainers_read_have_a_last_column_for_images():
-    assert set(SHOW_IMAGES) == {"sft", "critique_dpo", "step_dpo", "prm", "refine", "refine_chat", "rl"}
+    assert set(SHOW_IMAGES) == {
+        *("sft", "critique_dpo", "step_dpo", "dpo", "prm", "refine", "refine_chat", "distill", "rl", "judge"),
+    }
     for config, record in CONFIGS.items():
         names = list(record.__struct_fields__)
         schema = arrow_schema(record, images=True)

@@ -44,7 +44,7 @@ def test_a_file_has_the_name_that_loaders_expect():
 
 def test_every_table_and_split_has_its_file_in_every_shard():
     paths = [each.path for each in all_shards([1, 2], 4)]
-    assert len(paths) == len(set(paths)) == 2 * 2 * 15
+    assert len(paths) == len(set(paths)) == 2 * 2 * 19
     assert "failures/validation-00001-of-00004.parquet" in paths
     assert "sft/train-00002-of-00004.parquet" in paths
 

@@ -7,7 +7,7 @@ import pytest
 from pipelines.plan import Inputs, package_version
 from pipelines.shards import shard_of
 from pipelines.site import Site, SiteError, enter_site, open_site, read_reports, read_site, report
-from schemas import Problem, Rejection
+from schemas import Problem, Rejection, Solution
 
 NUM_SHARDS = 3
 
@@ -39,6 +39,16 @@ def test_each_shard_s_inputs_are_those_that_belong_to_it(out):
     assert sorted(item.key for part in parts for item in part.unread) == sorted(item.key for item in UNREAD)
     for index, part in enumerate(parts):
         assert all(shard_of(item.id, NUM_SHARDS) == index for item in part.problems)
+
+
+def test_solutions_travel_with_their_problems(tmp_path):
+    solution = Solution(id="f:1", where="f line 1", steps=("Answer: 1",), first_error=-1, author="m")
+    inputs = Inputs(problems=PROBLEMS, unread=(), solutions={"p3": (solution,), "p4": (solution, solution)})
+    open_site(site(tmp_path), inputs, range(NUM_SHARDS), NUM_SHARDS)
+    parts = [read_site(str(tmp_path), index).solutions for index in range(NUM_SHARDS)]
+    assert {name: found for part in parts for name, found in part.items()} == inputs.solutions
+    assert [set(part) <= {item.id for item in PROBLEMS if shard_of(item.id, NUM_SHARDS) == i}
+            for i, part in enumerate(parts)] == [True] * NUM_SHARDS  # fmt: skip
 
 
 def test_a_worker_that_sees_the_run_signs_in(out):

@@ -26,7 +26,7 @@ from pipelines.plan import Inputs, make_plan
 from pipelines.stage import FAILED, REJECTED, CallModels, failure
 from pipelines.worker import WorkerSpec, acquire, holding, release
 from pipelines.write_critiques import WriteCritiques
-from schemas import Failure, Problem, Rejection, Tree
+from schemas import Failure, Posed, Problem, Rejection, Tree
 
 STAGE = "ExpandTrees"
 
@@ -314,7 +314,7 @@ def test_growing_trees_from_trees_is_caught_when_the_graph_is_built(spec, plan):
     pipeline = beam.Pipeline(runner=FnApiRunner())
     trees = pipeline | beam.Create([]).with_output_types(Tree)
     settings = plan.settings
-    with pytest.raises(beam.typehints.decorators.TypeCheckError, match=r"expected .*Problem.*, got .*Tree"):
+    with pytest.raises(beam.typehints.decorators.TypeCheckError, match=r"expected .*Posed.*, got .*Tree"):
         trees | ExpandTrees(spec, settings.actor, settings.search, settings.pairing, plan.solve, 0)
 
 
@@ -328,7 +328,7 @@ def test_criticising_trees_is_caught_when_the_graph_is_built(spec, plan):
 def test_outputs_of_a_stage_bear_their_types(spec, plan):
     pipeline = beam.Pipeline(runner=FnApiRunner())
     settings = plan.settings
-    problems = pipeline | beam.Create([problem(0)]).with_output_types(Problem)
+    problems = pipeline | beam.Create([Posed(problem=problem(0))]).with_output_types(Posed)
     grown = problems | ExpandTrees(spec, settings.actor, settings.search, settings.pairing, plan.solve, 0)
     assert grown.kept.element_type is Tree
     assert grown.rejected.element_type is Rejection
@@ -338,7 +338,7 @@ def test_outputs_of_a_stage_bear_their_types(spec, plan):
 def test_a_stage_wired_to_another_stages_output_is_checked_too(spec, plan):
     pipeline = beam.Pipeline(runner=FnApiRunner())
     settings = plan.settings
-    problems = pipeline | beam.Create([problem(0)]).with_output_types(Problem)
+    problems = pipeline | beam.Create([Posed(problem=problem(0))]).with_output_types(Posed)
     grown = problems | ExpandTrees(spec, settings.actor, settings.search, settings.pairing, plan.solve, 0)
     with pytest.raises(beam.typehints.decorators.TypeCheckError, match=r"got .*Tree"):
         grown.kept | WriteCritiques(spec, settings.panel, plan.critics, plan.stop, 0)

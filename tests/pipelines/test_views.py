@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from annotators.composing import STYLES, compose_prompt
 from annotators.consensus import Consensus
-from annotators.critic import ROLES, VIEWS, Agent, critique_prompt, layout, number_steps, sections
+from annotators.critic import LOOKS_AGAIN, ROLES, Agent, critique_prompt, layout, number_steps, sections
 from annotators.judging import judge_prompt
 from annotators.verification import VerifySettings
 from mcts.pairing import PairSettings
@@ -25,7 +25,7 @@ from pipelines.templates import load_template
 from pipelines.verify_critiques import VerifyCritiques
 from pipelines.worker import holding
 from pipelines.write_critiques import WriteCritiques
-from schemas import Branch, Criticised, Empanelled, Path, PathAlone, PathPair, Problem, Template
+from schemas import Branch, Criticised, Empanelled, Path, PathAlone, PathPair, Posed, Problem, Template
 from schemas.prompt import contained
 from tests.annotators.annotated import alone, error, pair
 from tests.pipelines.scripted_critics import (
@@ -76,8 +76,11 @@ def right_path(name: str) -> PathAlone:
 
 PATHS: list[Path] = [wrong_path("east"), wrong_path("west"), right_path("south")]
 
+VIEWS = ("blind", "contrastive", "reference")
+"""Those that show the whole solution; for the others see `test_write_critiques`."""
+
 FIRST = tuple(
-    Agent(name=f"{role}_{view}", role=role, view=view) for role in ROLES if role != "second_look" for view in VIEWS
+    Agent(name=f"{role}_{view}", role=role, view=view) for role in ROLES if role not in LOOKS_AGAIN for view in VIEWS
 )
 SECOND = tuple(
     Agent(name=f"second_{view}_at_{seen}", role="second_look", view=view, second_look_at=f"stepwise_{seen}")
@@ -263,7 +266,7 @@ def test_what_a_critic_gives_away_reaches_neither_composer_nor_actor(spec):
 def test_rollouts_see_the_problem_and_what_the_actor_wrote_alone(spec):
     search = SearchSettings()
     stage = ExpandTrees(spec, ActorSettings(), search, PairSettings(), SOLVE, 0)
-    outcome = run_stage(spec, stage, [asked_about("the road")], Problem)
+    outcome = run_stage(spec, stage, [Posed(problem=asked_about("the road"))], Posed)
     (tree,) = outcome.kept
     assert {node.outcome for node in tree.nodes if node.kind == "terminal"} == {"correct", "incorrect"}
     requests = outcome.asked[""]
@@ -358,7 +361,7 @@ def filled(template: Template, values: Mapping[str, str]) -> str:
 @settings(max_examples=150, deadline=None)
 @given(paths(), st.sampled_from(sorted(ROLES)), st.sampled_from(["anna", "{sections}", "{role}"]))
 def test_no_text_of_a_problem_or_a_step_gets_anything_out_of_a_critics_prompt(path, role, name):
-    agent = Agent(name=name, role=role, second_look_at="first" if role == "second_look" else "")
+    agent = Agent(name=name, role=role, second_look_at="first" if role in LOOKS_AGAIN else "")
     prompt = critique_prompt(CRITIQUE, agent, sections(path, "blind"))
     assert HIDDEN not in prompt
     shown = layout({"Problem": path.problem.question, "Solution": number_steps(path.steps)})
