@@ -3,7 +3,7 @@
     python -m benchmarks.recipes [--quick] [--tokens N] [--plot FILE] [RECIPE ...]
 
 Every recipe works through the same problems in the same order until N tokens of prompts and completions are paid
-(3,000,000; 400,000 with --quick); what is in finished shards then counts. Critics are right in 0.6 of their critiques
+(1,000,000; 400,000 with --quick); what is in finished shards then counts. Critics are right in 0.6 of their critiques
 and leak the answer in a fifth of those that name an error; the actor follows a critique in 0.9 of its second solutions.
 These are the middle of `benchmarks.quality`, whose measure of a right critique is used: verdict, first wrong step and
 what is said of it agree with the world. `default` is wrongturn's own way; what a recipe leaves open is as there.
@@ -13,6 +13,7 @@ critiques for a million tokens; right yield: right ones. Rows: of all tables tha
 """
 
 import argparse
+import logging
 import tempfile
 from collections.abc import Sequence
 from importlib import resources
@@ -141,7 +142,8 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="draw precision over yield (needs matplotlib)")
     parser.add_argument("recipes", nargs="*", help="recipes; those that write sft or critique_dpo otherwise")
     options = parser.parse_args()
-    tokens = options.tokens or (400_000 if options.quick else 3_000_000)
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # It logs the end of a budget as if it were an error.
+    tokens = options.tokens or (400_000 if options.quick else 1_000_000)
     critics = [recipe.name for recipe in recipes() if {"sft", "critique_dpo"} & set(recipe.writes)]
     figures = compare(options.recipes or critics, tokens)
     Console(width=160).print(table(figures))

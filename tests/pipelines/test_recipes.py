@@ -1,5 +1,7 @@
 """The published systems that ship as configurations: each says what it is, composes, and runs to shards that load."""
 
+from pathlib import Path
+
 import pytest
 from datasets import load_dataset
 
@@ -63,6 +65,13 @@ def test_they_are_listed_and_told_in_full(capsys):
     assert "Ours: pairing" in capsys.readouterr().out
     assert main(["recipes", "nosuch"]) == 2
     assert "there is no recipe 'nosuch'; there are " in capsys.readouterr().err
+
+
+def test_the_page_has_a_line_for_each():
+    page = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text()
+    for recipe in recipes():
+        tables = ", ".join(f"`{table}`" for table in recipe.writes)
+        assert f"| `{recipe.name}` | {recipe.title} | {tables} |" in page
 
 
 def test_an_unknown_recipe_is_named_with_those_there_are():
