@@ -1,13 +1,13 @@
-"""What is told of a program that was run: whether it compiles, and which of its tests fail.
+"""What is told of a solution that a machine looked at: a program's compiler and tests, or a checker from outside.
 
-The program itself is run elsewhere, in a sandbox. Here the tests, which are the problem's own, are cut into single
-ones, and what these came to is put into words.
+Programs and checkers are run elsewhere, in a sandbox. Here a problem's tests are cut into single ones, and what these
+came to is put into words; so is what a checker said.
 """
 
 import ast
 from collections.abc import Sequence
 
-from schemas import Execution, Record
+from schemas import Execution, Outcome, Record
 
 MOST_TESTS = 16
 """Tests of a problem that are run one by one."""
@@ -63,19 +63,29 @@ def compile_error(detail: str) -> str:
     return detail if detail.startswith(_NOT_COMPILED) else ""
 
 
-def describe_run(error: str, failed: Sequence[Failed], num_run: int, *, is_right: bool) -> str:
+def describe_check(message: str, outcome: Outcome) -> str:
+    """What is told of a solution of the domain `command`: what its checker decided, and what it wrote, if anything."""
+    said = {"correct": "accepts it", "incorrect": "rejects it", "unscored": "cannot decide about it"}
+    decided = f"The checker {said[outcome]}."
+    return "\n".join(filter(None, (decided, message)))
+
+
+def describe_run(error: str, failed: Sequence[Failed], num_run: int, *, undecided: int = 0, is_right: bool) -> str:
     """What is told of a run.
 
     Args:
       error: why the program did not compile; empty where it did.
       failed: of the tests that were run one by one.
       num_run: how many those were.
+      undecided: those of them that came to no verdict, as where time ran out.
       is_right: whether all tests of the problem pass.
     """
     if error:
         return f"The program does not compile. {error}"
+    unclear = f" {undecided} of {num_run} tests could not be decided." if undecided else ""
     if not failed:
-        run = f" It passes the {num_run} tests that are shown." if num_run else ""
-        return "The program compiles." + run + (" It is right." if is_right else " It is not right.")
+        passed = num_run - undecided
+        run = f" It passes the {passed} tests that are shown." if passed else ""
+        return "The program compiles." + run + unclear + (" It is right." if is_right else " It is not right.")
     lines = [f"{test.source}\n{test.detail or 'AssertionError'}" for test in failed]
-    return f"The program compiles. {len(failed)} of {num_run} tests fail.\n" + "\n".join(lines)
+    return f"The program compiles. {len(failed)} of {num_run} tests fail.{unclear}\n" + "\n".join(lines)

@@ -7,6 +7,8 @@ import msgspec
 
 from annotators.crucial import Crucial
 from annotators.fitting import Until
+from annotators.leaks import answers_of, shown_of
+from annotators.masks import masked
 from annotators.units import Form, parse_critique, render_critique
 from schemas import (
     Critique,
@@ -97,6 +99,9 @@ class Agent(Record):
     correct: bool = False
     """Whether it solves on by itself from the first wrong step that it names, shown its critique and nothing that its
     critique does not say (Critic-CoT). Its error remark is dropped where that comes out wrong."""
+    sees_message: bool = False
+    """Whether it is shown what the checker said of the solution, such as a compiler's error. A checker that speaks of
+    wrong solutions alone tells it the label so."""
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
@@ -116,6 +121,11 @@ class Agent(Record):
         if self.until == "clean" and not self.second_look_at:
             raise ValueError(
                 f"agent {self.name!r}: until=clean keeps another critique's verdicts; set second_look_at=NAME"
+            )
+        if self.sees_message and self.view == "partial":
+            raise ValueError(
+                f"agent {self.name!r}: the checker's message is about the whole solution, and view=partial shows a "
+                "part of it; give another view, or sees_message=false"
             )
 
 
@@ -161,30 +171,28 @@ def sections(
     first_critique: Critique | None = None,
     crucial: Crucial | None = None,
     complaint: str = "",
+    sees_message: bool = False,
 ) -> dict[str, str]:
     """What a critic with this view is shown, heading by heading, in order.
 
     This is where the views are enforced: nothing that is not put in here can be in a critic's prompt. A blind
     critic gets the problem and the solution, a partial one the solution up to one step; one of branches gets both
     solutions from where they part and none of the steps before; a contrastive one also the whole right path, whose last
-    line holds the answer; a reference one also the gold answer as such. Images are part of the problem: whoever is
-    shown the problem is shown them, beside this text.
+    line holds the answer; a reference one also the gold answer as such. What the checker said of the solution is shown
+    with `sees_message` alone, and without the answer in any other view than that of a reference. Images are part of the
+    problem: whoever is shown the problem is shown them, beside this text.
 
     Raises:
-      ValueError: `first_critique` or `crucial` is by somebody who was shown more than this view allows.
+      ValueError: `first_critique` or `crucial` is by somebody who was shown more than this critic may see.
     """
-    if first_critique is not None and VIEWS.index(first_critique.view) > VIEWS.index(view):
-        raise ValueError(
-            f"a {view} critic may not see the critique of {first_critique.agent!r}, which was shown more "
-            f"({first_critique.view}); give it the view {first_critique.view}"
-        )
-    if crucial is not None and crucial.view != "blind" and VIEWS.index(crucial.view) > VIEWS.index(view):
-        raise ValueError(f"a {view} critic may not be told crucial information by one who saw more ({crucial.view})")
+    _check_authors(view, first_critique, crucial, sees_message=sees_message)
     steps = shown_steps(path, view)
     shown = {"Problem": path.problem.question}
     if crucial is not None:
         shown["Crucial information"] = crucial.text
     shown["Solution"] = number_steps(path.steps[steps.start : steps.stop], steps.start)
+    if sees_message and (message := _message(path, view)):
+        shown["Checker's message"] = message
     if view == "branches" and isinstance(path, PathPair):
         shown["Other solution"] = number_steps(path.right.steps, path.divergence)
     if view == "contrastive" and isinstance(path, PathPair):
@@ -198,6 +206,33 @@ def sections(
     if complaint:
         shown["The last reply was not usable"] = complaint
     return shown
+
+
+def _message(path: Path, view: View) -> str:
+    """What the checker said, as far as a critic with this view may know it: it has the gold answer, and may tell it.
+
+    Nothing where the answer cannot be taken out.
+    """
+    if view == "reference":
+        return path.message
+    clean = masked(path.message, answers_of(path), shown_of(path))
+    return "" if clean.leak else clean.text
+
+
+def _check_authors(view: View, first: Critique | None, crucial: Crucial | None, *, sees_message: bool) -> None:
+    """Raises ValueError where a critic would be shown words of somebody who was shown more."""
+    if first is not None and VIEWS.index(first.view) > VIEWS.index(view):
+        raise ValueError(
+            f"a {view} critic may not see the critique of {first.agent!r}, which was shown more "
+            f"({first.view}); give it the view {first.view}"
+        )
+    if first is not None and first.saw_message and not sees_message:
+        raise ValueError(
+            f"the critique of {first.agent!r}, who was shown the checker's message, is for critics who see it too; "
+            "give sees_message=true"
+        )
+    if crucial is not None and crucial.view != "blind" and VIEWS.index(crucial.view) > VIEWS.index(view):
+        raise ValueError(f"a {view} critic may not be told crucial information by one who saw more ({crucial.view})")
 
 
 def layout(parts: dict[str, str]) -> Sections:
@@ -217,7 +252,7 @@ def compares(agent: Agent) -> bool:
 
 def unlabelled(agent: Agent) -> Agent:
     """The agent as it is asked where nothing may be known of the labels: once, and whatever it says is taken."""
-    return msgspec.structs.replace(agent, tries=1, until="readable", correct=False)
+    return msgspec.structs.replace(agent, tries=1, until="readable", correct=False, sees_message=False)
 
 
 def critique_prompt(template: Template, agent: Agent, parts: dict[str, str]) -> str:
@@ -253,6 +288,7 @@ def write_critique(
         parse_state=state,
         provenance=provenance,
         corrects=first is not None and first.first_wrong_step != parsed.first_wrong_step,
+        saw_message=agent.sees_message and bool(_message(path, agent.view)),
     )
 
 

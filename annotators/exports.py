@@ -66,6 +66,9 @@ class ExportSettings(Record):
     """Success rate that parts hard problems from easy ones; an interval that holds it is neither."""
     transition_rewards: TransitionRewards = TransitionRewards()
     """What second solutions earn, for the columns of `rl` and `refine`."""
+    suggestions: bool = False
+    """Whether rows of `rl` about wrong solutions have the gold answer as `suggestion`, what a critique is rewarded for
+    suggesting: for problems whose answer is one action (GUI-Critic-R1, arXiv 2506.04614)."""
     judge: tuple[JudgeKind, ...] = ()
     """Kinds of judgements in the table `judge`: `pointwise`, `pairwise`, `reflected`."""
     judge_per_problem: int = 8
@@ -83,10 +86,12 @@ class ExportSettings(Record):
             raise ValueError(f"correct_per_incorrect must not be below 0, got {self.correct_per_incorrect}")
         if self.max_length_ratio < 1:
             raise ValueError(f"max_length_ratio must be at least 1, got {self.max_length_ratio}")
-        if self.plain_share and self.rl != "paths":
+        of_paths = [name for name in ("plain_share", "suggestions") if getattr(self, name)]
+        if of_paths and self.rl != "paths":
+            name = of_paths[0]
             raise ValueError(
-                f"plain_share={self.plain_share} mixes bare problems with paths to criticise, got rl={self.rl}; "
-                "give rl=paths or plain_share=0"
+                f"{name}={getattr(self, name)} is for rows about paths to criticise, got rl={self.rl}; give rl=paths "
+                "or leave it out"
             )
         if len(set(self.judge)) < len(self.judge):
             raise ValueError(f"judge names a kind twice, got {', '.join(self.judge)}")

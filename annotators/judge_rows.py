@@ -65,7 +65,12 @@ def reflected_rows(examined: Examined, settings: ExportSettings, context: Contex
 
 
 def _leaves(tree: Tree, outcome: Outcome) -> list[int]:
-    found = (leaf for leaf in tree.terminals() if tree.nodes[leaf].outcome == outcome)
+    """Solutions with this outcome; a right answer behind a step that is known to be wrong is no right solution."""
+    found = (
+        leaf
+        for leaf in tree.terminals()
+        if tree.nodes[leaf].outcome == outcome and not (outcome == "correct" and tree.is_flawed(leaf))
+    )
     return sorted(found, key=lambda leaf: digest("judge", tree.id, leaf))
 
 

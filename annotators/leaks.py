@@ -48,10 +48,18 @@ def find_leak(critique: Critique, path: Path) -> str:
 
 def find_leak_in(text: str, path: Path) -> str:
     """The words of a text that give a path's gold answer away, or the answer of its right branch; or nothing."""
-    answers = [path.problem.answer]
-    if isinstance(path, PathPair) and path.right.answer is not None:
-        answers.append(path.right.answer)
-    return leaked_words(text, answers, path.problem.question + "\n" + "".join(path.steps))
+    return leaked_words(text, answers_of(path), shown_of(path))
+
+
+def answers_of(path: Path) -> tuple[str, ...]:
+    """The answers that nobody may tell of a path: the gold one, and that of its right branch."""
+    right = path.right.answer if isinstance(path, PathPair) else None
+    return (path.problem.answer,) if right is None else (path.problem.answer, right)
+
+
+def shown_of(path: Path) -> str:
+    """What everybody has who reads of a path."""
+    return path.problem.question + "\n" + "".join(path.steps)
 
 
 def leaked_words(text: str, answers: Sequence[str], shown: str) -> str:

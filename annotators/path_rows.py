@@ -108,6 +108,7 @@ def criticise_row(path: Path, settings: ExportSettings, context: Context, interv
         label=label,
         first_error=path.first_error if isinstance(path, PathPair) else None,
         posterior=path.posterior if isinstance(path, PathPair) else (),
+        suggestion=path.problem.answer if settings.suggestions and path.has_error else "",
         reward_if_right=transition_reward(label, "correct", settings.transition_rewards),
         reward_if_wrong=transition_reward(label, "incorrect", settings.transition_rewards),
         origin=path_origin(path, context),

@@ -89,8 +89,8 @@ def _is_choosable(item: Verified, settings: PreferSettings) -> bool:
 
 
 def _may_be_rejected(chosen: Verified, rejected: Verified, settings: PreferSettings) -> bool:
-    if settings.by == "verified" and rejected.decision == "kept":
-        return False
+    if rejected.leak or (settings.by == "verified" and rejected.decision == "kept"):
+        return False  # Who was shown the answer would teach it, on whichever side of a pair.
     if settings.rejected_agents and _is_choosable(rejected, settings):
         return False
     return not settings.needs_help or _helps_more(chosen, rejected)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from annotators.suggestions import suggests
 from schemas import Outcome, Record, Verdict
 
 Completion = str | Sequence[dict[str, Any]]
@@ -119,6 +120,18 @@ def critique_reward(
     locations = location_reward(completions, first_error, posterior, task)
     pairs = zip(verdicts, locations, strict=True)
     return [None if verdict is None or place is None else (verdict + place) / 2 for verdict, place in pairs]
+
+
+def suggestion_reward(
+    completions: Sequence[Completion], suggestion: Sequence[str], solution: Sequence[str], **_columns: Any
+) -> list[float | None]:
+    """1 where the action that a critique suggests is the row's, else 0; of `export.suggestions`.
+
+    A critique that names several actions, but for those of the solution, suggests none. None for rows without a
+    suggestion: nothing is to be suggested for a right solution, nor in another task.
+    """
+    rows = zip(completions, suggestion, solution, strict=True)
+    return [float(suggests(_text(said), right, made)) if right else None for said, right, made in rows]
 
 
 def judgement_reward(completions: Sequence[Completion], label: Sequence[str], **_columns: Any) -> list[float]:

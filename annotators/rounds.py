@@ -47,7 +47,8 @@ class Rounds(Record, tag_field="kind", tag="rounds"):
     giver: Giver = "critic"
     sees: Sees = "nothing"
     execution: tuple[Execution, ...] = ("none",)
-    """For `execution`: what is told of failing tests. Several give a dialogue each."""
+    """For `execution`: what is told of failing tests. Several give a dialogue each. Problems of the domain `command`
+    have no tests: whatever stands here, the checker's message is told."""
     verbal: tuple[Verbal, ...] = ("none",)
     """For `execution`: whose words stand beside it. Several give a dialogue each."""
     mask: bool = True
@@ -85,10 +86,15 @@ class Rounds(Record, tag_field="kind", tag="rounds"):
             values = getattr(self, name)
             if len(set(values)) < len(values) or (not values and name != "rows"):
                 raise ValueError(f"{name} needs distinct values, got {list(values)}")
+        self._check_giver()
+
+    def _check_giver(self) -> None:
         if self.giver != "execution" and (self.execution, self.verbal) != (("none",), ("none",)):
             raise ValueError(f"execution and verbal go with giver=execution, got giver={self.giver}; leave them out")
         if self.giver == "teacher" and self.sees == "nothing":
             raise ValueError("giver=teacher knows the answer, got sees=nothing; give sees=gold, or giver=critic")
+        if (self.template or self.engine) and not self.asks_a_model:
+            raise ValueError(f"no model gives feedback with giver={self.giver}; leave template and engine out")
         if self.giver in ("verdict", "execution") and self.sees != "nothing":
             raise ValueError(
                 f"giver={self.giver} is shown what it is by itself, got sees={self.sees}; leave it at nothing"

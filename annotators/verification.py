@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 from annotators.helping import EXACT_TESTS, HELP_REJECTIONS, HELP_TESTS, HelpSettings
 from annotators.leaks import find_leak
+from annotators.suggestions import suggestion_holds
 from annotators.wording import is_readable, near_duplicates, repeated_share, talks_of_reference, visible_length
 from schemas import Critique, JudgedUnit, Path, PathPair, Record
 
 _TEXT_TESTS: dict[str, Callable[[Critique, Path, "VerifySettings"], bool]] = {
     "wrong_verdict": lambda critique, path, _: not verdict_agrees(critique, path),
     "wrong_location": lambda critique, path, settings: not location_agrees(critique, path, settings),
+    "wrong_suggestion": lambda critique, path, _: not suggestion_holds(critique, path),
     "leaks_answer": lambda critique, path, _: bool(find_leak(critique, path)),
     "talks_of_reference": lambda critique, _path, _: talks_of_reference(critique.text),
     "too_short": lambda critique, _, settings: visible_length(critique.text) < settings.min_chars,
@@ -22,6 +24,8 @@ _TEXT_TESTS: dict[str, Callable[[Critique, Path, "VerifySettings"], bool]] = {
     "repeats_itself": lambda critique, _, settings: repeated_share(critique.text) > settings.max_repeated_share,
 }
 """By name, whether a critique fails."""
+_ON_REQUEST = ("wrong_suggestion",)
+"""Tests that are made only where they are named: they ask for what others forbid, that the answer is said."""
 
 _PANEL_TESTS = ("unit_dropped", "near_duplicate")
 """`unit_dropped`: the meta-critic threw out a remark of it."""
@@ -36,7 +40,9 @@ VERIFY_REJECTIONS = (*_TEXT_TESTS, *_PANEL_TESTS, *HELP_REJECTIONS, "not_measure
 class VerifySettings(Record):
     """What a critique must show."""
 
-    tests: tuple[str, ...] = (*_TEXT_TESTS, *_PANEL_TESTS, *EXACT_TESTS)
+    tests: tuple[str, ...] = tuple(
+        name for name in (*_TEXT_TESTS, *_PANEL_TESTS, *EXACT_TESTS) if name not in _ON_REQUEST
+    )
     """Names of the tests that decide what is kept; `[]` keeps everything. What a critique's text fails besides is
     written down and decides nothing. Second solutions are written where a named test needs them, for the controls that
     it needs."""
@@ -58,8 +64,10 @@ class VerifySettings(Record):
     """Failed critiques of a path that has a verified one whose help is measured too, for preference pairs; never one
     that gives the answer away."""
     measure_all: bool = False
-    """Whether second solutions are written with every critique, whatever its text and whatever `tests` need: to
-    compare filters, or to prefer critiques by what comes of them."""
+    """Whether second solutions are written with every critique, whatever else its text and whatever `tests` need: to
+    prefer critiques by what comes of them; never with one that gives the answer away."""
+    measure_leaking: bool = False
+    """Whether `measure_all` takes those, too, as published filters do: to compare with them, and for nothing else."""
 
     def __post_init__(self) -> None:
         for name in self.tests:
@@ -116,7 +124,8 @@ def text_reasons(
 ) -> Mapping[str, tuple[str, ...]]:
     """For each critique, by id, the names of the tests that it fails without a single second solution.
 
-    All are made, whichever decide. Near-duplicates are looked for among those that nothing before has rejected.
+    All are made, whichever decide, but for `wrong_suggestion`, which is made where it is named. Near-duplicates are
+    looked for among those that nothing before has rejected.
 
     Args:
       critiques: of one path, in the order in which they are to be kept.
@@ -132,7 +141,8 @@ def text_reasons(
 
 
 def _reasons(critique: Critique, path: Path, judged: Sequence[JudgedUnit], settings: VerifySettings) -> tuple[str, ...]:
-    failed = [name for name, fails in _TEXT_TESTS.items() if fails(critique, path, settings)]
+    made = (name for name in _TEXT_TESTS if name not in _ON_REQUEST or name in settings.tests)
+    failed = [name for name in made if _TEXT_TESTS[name](critique, path, settings)]
     if any(item.agent == critique.agent and item.decision == "drop" for item in judged):
         failed.append("unit_dropped")
     return tuple(failed)

@@ -89,8 +89,8 @@ def measure(out: Path, measured: Path | None = None) -> dict[str, Quality]:
 
     Args:
       out: folder of the run.
-      measured: folder of a run over the same problems with `verify.measure_all=true` and
-        `panel.candidates=agents`, which the published filters need; None takes `out`.
+      measured: folder of a run over the same problems with `verify.measure_all=true`,
+        `verify.measure_leaking=true` and `panel.candidates=agents`, which the published filters need; None takes `out`.
     """
     paths = read_paths(out)
     written: defaultdict[str, list[bool]] = defaultdict(list)
@@ -165,7 +165,7 @@ class Trial:
         name = f"{accuracy}-{follow}"
         world = ("panel=blind", f"engine.world.critic_accuracy={accuracy}", f"engine.world.follow={follow}")
         out = self.run(name, *world)
-        every = ("verify.measure_all=true", "panel.candidates=agents")
+        every = ("verify.measure_all=true", "verify.measure_leaking=true", "panel.candidates=agents")
         return measure(out, self.run(f"{name}-measured", *world, *every, journal=name))
 
     def liar(self) -> tuple[dict[str, Quality], dict[str, float]]:

@@ -10,6 +10,8 @@ from mcts.steps import StepRule, split_steps
 from schemas import Estimate, Node
 
 _NOTHING = Estimate()
+_LONGEST_MESSAGE = 2_000
+"""Characters of what a checker says that a node keeps."""
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -184,6 +186,7 @@ class Growth:
             answer=bud.check.answer if bud.check else None,
             outcome=bud.check.outcome if bud.check else None,
             unscored_reason=bud.check.reason if bud.check and bud.check.outcome == "unscored" else None,
+            message=bud.check.detail[:_LONGEST_MESSAGE] if bud.check else "",
             direct=bud.direct,
             visits=bud.visits,
             value_sum=bud.value_sum,

@@ -108,6 +108,7 @@ def tree_from_paths(problem: Problem, paths: Sequence[tuple[Sequence[str], Node]
                         answer=end.answer if last else None,
                         outcome=end.outcome if last else None,
                         unscored_reason=end.unscored_reason if last else None,
+                        message=end.message if last else "",
                         direct=end.direct if last else Estimate(),
                     )
                 )
@@ -302,6 +303,7 @@ def _branch(tree: Tree, nodes: Sequence[int]) -> Branch:
         nodes=tuple(nodes),
         estimates=tuple(tree.nodes[i].direct for i in nodes),
         answer=tree.nodes[nodes[-1]].answer,
+        message=tree.nodes[nodes[-1]].message,
     )
 
 

@@ -183,6 +183,7 @@ class AggregateCritiques(beam.PTransform):
         return msgspec.structs.replace(
             compose_critique(path, units, consensus, composition, views),
             informed=any(critique.informed for critique in critiques),
+            saw_message=any(critique.saw_message for critique in critiques),
             corrects=style == "merged" and any(critique.corrects for critique in critiques),
         )
 

@@ -372,7 +372,7 @@ def _in_fork(task: _Task, limits: _Limits, requests: int, replies: int) -> _Repl
 def _read_result(task: _Task, result: int, token: bytes) -> Check | None:
     """What the task found; None where it ended without."""
     if task.domain == "code":
-        return code_tests.read_check(task.answer, result, token)
+        return code_tests.read_check(task.answer, task.gold, result, token)
     try:
         return msgspec.msgpack.decode(read_frame(result), type=Check)
     except Gone:

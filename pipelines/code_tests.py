@@ -33,10 +33,23 @@ from schemas import readable
 TOKEN_BYTES = 16
 _MAX_DETAIL = 400
 _MAX_VERDICT = 64 + _MAX_DETAIL
-_ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{4,}\b")
+_UNCOMPILED = b"uncompiled"
+"""The verdict on a program that does not compile: none of it has run, and its error is the interpreter's."""
+_UNKNOWN_NAME = re.compile(
+    r"name '(\w+)' is not defined|cannot access local variable '(\w+)' where it is not associated with a value"
+)
+_FIXED = frozenset(
+    (
+        *("division by zero", "float division by zero", "integer division or modulo by zero", "math domain error"),
+        *("list index out of range", "string index out of range", "tuple index out of range", "pop from empty list"),
+        *("maximum recursion depth exceeded", "maximum recursion depth exceeded in comparison"),
+    )
+)
+"""The interpreter's own words that hold nothing of the program's."""
 _CHECKS: dict[bytes, Check] = {
     b"correct": Check(outcome="correct"),
     b"incorrect": Check(outcome="incorrect"),
+    _UNCOMPILED: Check(outcome="incorrect"),
     b"crashed": unscored("crashed"),
     b"gold_unreadable": unscored("gold_unreadable"),
     b"no_sandbox": unscored("no_sandbox"),
@@ -50,7 +63,7 @@ def new_token() -> bytes:
     return os.urandom(TOKEN_BYTES)
 
 
-def read_check(answer: str, result: int, token: bytes) -> Check | None:
+def read_check(answer: str, gold: str, result: int, token: bytes) -> Check | None:
     """What the process came to, which ends after it or can be killed.
 
     None where it ended without a verdict, or wrote something that does not bear the token.
@@ -58,9 +71,29 @@ def read_check(answer: str, result: int, token: bytes) -> Check | None:
     content = os.read(result, _MAX_VERDICT)
     verdict, _, said = content.removeprefix(token).partition(b"\n")
     check = _CHECKS.get(verdict) if content.startswith(token) else None
-    # Where an object lies in memory is another one in every run.
-    detail = _ADDRESS.sub("0x0", readable(said.decode(errors="replace"))).rstrip(": ")
-    return None if check is None else msgspec.structs.replace(check, answer=answer, detail=detail)
+    if check is None:
+        return None
+    words = said.decode(errors="replace")
+    detail = readable(words) if verdict == _UNCOMPILED else tellable(words, answer, gold)
+    return msgspec.structs.replace(check, answer=answer, detail=detail)
+
+
+def tellable(said: str, answer: str, gold: str) -> str:
+    """The part of a running program's error that may leave the sandbox, which is the same in every run.
+
+    A program reads what its user reads and words its errors as it likes: whatever it has found, or drawn by chance,
+    would end in prompts and in shards. So the kind is told if it is one of Python's, and the message if all of it is
+    known beforehand: words of the tests, a name that stands in the program, or what the interpreter always says.
+    """
+    kind, _, message = said.partition(": ")
+    error = vars(builtins).get(kind)
+    if not (isinstance(error, type) and issubclass(error, BaseException)):
+        return "an error of the program's own" if said else ""
+    unknown = _UNKNOWN_NAME.fullmatch(message)
+    names = set(re.findall(r"\w+", answer))
+    if message and (message in _FIXED or message in gold or (unknown and (unknown[1] or unknown[2]) in names)):
+        return readable(f"{kind}: {message}")
+    return kind
 
 
 def judge(answer: str, gold: str, metadata: str, *, secret: int, result: int) -> NoReturn:
@@ -121,7 +154,13 @@ def _run(answer: str, tests: _Tests) -> bytes:
     sys.modules |= {"solution": solution, "__main__": types.ModuleType("__main__")}
     space: dict[str, Any] = {"__name__": "__main__", "__builtins__": found}
     try:
-        run(compile(answer, _SOLUTION, "exec", dont_inherit=True), names)
+        program = compile(answer, _SOLUTION, "exec", dont_inherit=True)
+    except no_memory:
+        return b"crashed"
+    except anything as error:
+        return _UNCOMPILED + b"\n" + describe(error)
+    try:
+        run(program, names)
         # A solution's own `abs` must not be what the tests compare with, unless it is what they test: the entry point,
         # or where there is none all that they take from the solution.
         taken = tests.names & names.keys()

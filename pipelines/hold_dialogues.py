@@ -8,7 +8,7 @@ from typing import Any
 import apache_beam as beam
 import msgspec
 
-from annotators.code_feedback import Failed, compile_error, describe_run, told_tests
+from annotators.code_feedback import Failed, compile_error, describe_check, describe_run, told_tests
 from annotators.critic import layout
 from annotators.dialogue import (
     DIALOGUE_REJECTIONS,
@@ -28,13 +28,15 @@ from annotators.dialogue import (
     tried_answers,
     verdict_words,
 )
-from annotators.masks import MASK, masked
+from annotators.masks import MASK, Masked, masked
 from annotators.rounds import Rounds, Sees
 from annotators.units import CritiqueError, critique_schema, parse_critique, render_critique
-from mcts.answers import Check, is_cut_off, unscored
+from mcts.answers import Check
 from mcts.settings import SearchSettings
 from mcts.steps import split_steps
+from pipelines.command_checks import DOMAIN
 from pipelines.engines.base import EngineError, Request, Sampling
+from pipelines.refining import check_sample
 from pipelines.settings import ActorSettings
 from pipelines.stage import FAILED, REJECTED, CallModels, failure
 from pipelines.worker import Worker, WorkerSpec
@@ -171,10 +173,7 @@ class HoldDialogues(beam.PTransform):
             images=problem.images,
         )
         (sample,) = await worker.model.sample(STAGE, request)
-        if sample.finish == "length" and is_cut_off(sample.text, problem.domain):
-            check = unscored("cut_off")
-        else:
-            check = await worker.checkers.check(sample.text, problem)
+        check = await check_sample(worker, sample, problem)
         return Attempt(
             text=sample.text,
             steps=split_steps(sample.text, self.search.step_rule, self.search.step_tokens),
@@ -192,19 +191,28 @@ class HoldDialogues(beam.PTransform):
         problem, attempt, giver = start.tree.problem, turns[-1].attempt, self.loop.giver
         if giver == "verdict":
             return self._told(verdict_words(attempt), turns)
-        run = await self._run(worker, start, attempt) if giver == "execution" else ""
+        run = await self._run(worker, start, attempt) if giver == "execution" else Masked(text="")
         if giver == "execution" and start.verbal == "none":
-            return self._told(run, turns)
-        said = await self._words(worker, start, attempt, run=run, round_=len(turns) - 1)
-        secrets = secrets_of(problem, right_solution(start.tree))
-        clean = masked(said, secrets, known_to_reader(problem, attempt, run), mask=self.loop.mask)
-        if clean.leak:
-            raise _Unfit("leaks_answer", clean.leak)
+            return self._told(run.text, turns, gone=run.masked)
+        said = await self._words(worker, start, attempt, run=run.text, round_=len(turns) - 1)
+        clean = self._clean(start, said, known_to_reader(problem, attempt, run.text))
         if not any(char.isalnum() for char in clean.text.replace(MASK, "")):
             raise _Unfit("no_feedback", "nothing is left of it without the answer")
         assert self.giver is not None, giver
         source = worker.provenance(self.giver, self._sampling(), self.seed, engine=self.loop.engine)
-        return self._told("\n\n".join(filter(None, (run, clean.text))), turns, gone=clean.masked, source=source)
+        gone, text = (*run.masked, *clean.masked), "\n\n".join(filter(None, (run.text, clean.text)))
+        return self._told(text, turns, gone=gone, source=source)
+
+    def _clean(self, start: _Start, said: str, known: str) -> Masked:
+        """Words without what gives the answer away to who knows this much.
+
+        Raises:
+          _Unfit: it cannot be taken out.
+        """
+        clean = masked(said, secrets_of(start.tree.problem, right_solution(start.tree)), known, mask=self.loop.mask)
+        if clean.leak:
+            raise _Unfit("leaks_answer", clean.leak)
+        return clean
 
     def _told(
         self, text: str, turns: Sequence[Turn], *, gone: tuple[str, ...] = (), source: Provenance | None = None
@@ -218,10 +226,17 @@ class HoldDialogues(beam.PTransform):
             provenance=source,
         )
 
-    async def _run(self, worker: Worker, start: _Start, attempt: Attempt) -> str:
-        """What a run of a program came to, in words."""
+    async def _run(self, worker: Worker, start: _Start, attempt: Attempt) -> Masked:
+        """What a run of a program came to, or what the checker said, in words.
+
+        Raises:
+          _Unfit: the checker's words give the answer away. Of a program the tests are no secret.
+        """
         problem = start.tree.problem
         whole: Check = await worker.checkers.check(attempt.text, problem)
+        if problem.domain == DOMAIN:
+            said = describe_check(whole.detail, whole.outcome)
+            return self._clean(start, said, known_to_reader(problem, attempt))
         error = compile_error(whole.detail)
         tests = () if error else told_tests(problem.answer, start.execution)
         checks = await asyncio.gather(
@@ -230,9 +245,11 @@ class HoldDialogues(beam.PTransform):
         failed = [
             Failed(source=test.source, detail=check.detail or check.reason or "")
             for test, check in zip(tests, checks, strict=True)
-            if check.outcome != "correct"
+            if check.outcome == "incorrect"
         ]
-        return describe_run(error, failed, len(tests), is_right=whole.outcome == "correct")
+        undecided = sum(check.outcome == "unscored" for check in checks)
+        is_right = whole.outcome == "correct"
+        return Masked(text=describe_run(error, failed, len(tests), undecided=undecided, is_right=is_right))
 
     async def _words(self, worker: Worker, start: _Start, attempt: Attempt, *, run: str, round_: int) -> str:
         """What a model says of an attempt; asked once more, with the reason, where that cannot be read.

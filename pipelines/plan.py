@@ -7,11 +7,12 @@ import msgspec
 
 from annotators.exports import Context
 from annotators.rounds import Rounds
-from pipelines.command_checks import require_command, require_program
+from pipelines.command_checks import DOMAIN, require_command, require_program
 from pipelines.engines.promises import promises_of
 from pipelines.errors import UserError
 from pipelines.guiding import guide_templates
 from pipelines.injecting import inject_templates
+from pipelines.sandbox import can_hold_in
 from pipelines.settings import Settings
 from pipelines.shards import shard_of
 from pipelines.sight import check_sight
@@ -166,19 +167,42 @@ def _giver(settings: Settings, inputs: Inputs) -> Template | None:
     """The prompt of who gives feedback.
 
     Raises:
-      UserError: it cannot be had, or programs are to be run where problems ask for none.
+      UserError: it cannot be had, or something is to be run that cannot be.
     """
     loop = settings.loop
-    others = [problem.id for problem in inputs.problems if problem.domain != "code"]
     if not isinstance(loop, Rounds):
         return None
-    if loop.giver == "execution" and others:
-        raise UserError(
-            f"loop.giver=execution runs tests of programs, and {len(others)} of {len(inputs.problems)} problems are "
-            f"not of the domain code (first: {others[0]!r}); take another giver, or problems.domain=code"
-        )
+    if loop.giver == "execution":
+        _check_execution(settings, loop, inputs)
     name = loop.giver_template
     return load_template(name, key="loop.template", gaps=_CRITIC_GAPS) if name else None
+
+
+def _check_execution(settings: Settings, loop: Rounds, inputs: Inputs) -> None:
+    """Raises UserError where problems have nothing to be run, or nothing can be run.
+
+    Elsewhere answers that no sandbox can decide about are unscored; here every dialogue would end so, after the whole
+    search was paid for.
+    """
+    domains = {problem.id: problem.domain for problem in inputs.problems}
+    others = [name for name, domain in domains.items() if domain not in ("code", DOMAIN)]
+    if others:
+        raise UserError(
+            f"loop.giver=execution runs tests of programs or a checker, and {len(others)} of {len(domains)} problems "
+            f"are not of the domain code or command (first: {others[0]!r}); take another giver, or "
+            "problems.domain=code"
+        )
+    if len(loop.execution) > 1 and DOMAIN in domains.values():
+        raise UserError(
+            f"loop.execution={list(loop.execution)} tells of tests in different ways, and problems of the domain "
+            "command have none: their dialogues would all be one; give loop.execution=[full]"
+        )
+    if domains and settings.runner.shares_disk and not can_hold_in():
+        raise UserError(
+            "loop.giver=execution runs what the model writes in a sandbox, and there is none on this machine "
+            "(docs/answers.md: Linux on x86-64 or ARM64 that takes a seccomp filter); take another giver, or another "
+            "machine"
+        )
 
 
 def _again(settings: Settings) -> Template | None:

@@ -21,6 +21,7 @@ import platform
 import resource
 import signal
 import struct
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -98,6 +99,21 @@ class SandboxUnavailable(Exception):
 
 class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
+
+
+def can_hold_in() -> bool:
+    """Whether the filter comes into force on this machine; tried in a process of its own."""
+    root = pathlib.Path(__file__).resolve().parents[1]
+    shut_in = "from pipelines import sandbox; sandbox.enter()"
+    # A fresh interpreter: a fork of the caller may have locks that nobody would ever give back.
+    tried = subprocess.run(
+        [sys.executable, "-P", "-c", shut_in],
+        env={**os.environ, "PYTHONPATH": f"{root}"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
+    return tried.returncode == 0
 
 
 def limit(cpu_seconds: float, memory_mb: int) -> None:

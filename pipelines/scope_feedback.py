@@ -18,8 +18,8 @@ from annotators.scoping import (
     read_scope,
     scope_prompt,
 )
-from mcts.answers import is_cut_off, unscored
 from pipelines.engines.base import Request, Sampling
+from pipelines.refining import check_sample
 from pipelines.settings import ActorSettings
 from pipelines.stage import FAILED, REJECTED, CallModels
 from pipelines.worker import Worker, WorkerSpec
@@ -74,8 +74,7 @@ class ScopeFeedback(beam.PTransform):
         )
         if reason := fit_of_change(first=before, revised=after):
             return _rejection(tree, reason, scope)
-        is_cut = sample.finish == "length" and is_cut_off(sample.text, problem.domain)
-        check = unscored("cut_off") if is_cut else await worker.checkers.check(sample.text, problem)
+        check = await check_sample(worker, sample, problem)
         outcome = tree.nodes[leaf].outcome
         item = Scoped(
             id=digest("scoped", tree.id, leaf, self.scope.feedback),

@@ -130,6 +130,11 @@ class PanelSettings(Record):
                     f"agent {agent.name!r} with view {agent.view} looks again at {first.name!r}, who sees more "
                     f"({first.view}); give both the same view"
                 )
+            if first.sees_message and not agent.sees_message:
+                raise ValueError(
+                    f"agent {agent.name!r} looks again at {first.name!r}, who sees the checker's message; give both "
+                    "sees_message=true"
+                )
         if self.max_undoubted is not None and self.max_undoubted < 0:
             raise ValueError(f"max_undoubted must not be below 0 (null is no bound), got {self.max_undoubted}")
         if not 1 <= self.quorum <= len(names):

@@ -173,7 +173,14 @@ class WriteCritiques(beam.PTransform):
         self, worker: Worker, case: Case, *, complaint: str = "", first_sample: int = 0, number: int = 1
     ) -> Sequence[Sample]:
         path, agent = case.path, case.agent
-        parts = sections(path, agent.view, first_critique=case.first, crucial=case.crucial, complaint=complaint)
+        parts = sections(
+            path,
+            agent.view,
+            first_critique=case.first,
+            crucial=case.crucial,
+            complaint=complaint,
+            sees_message=agent.sees_message,
+        )
         request = Request(
             prompt=critique_prompt(self.templates[agent.name], agent, parts),
             num_samples=number,

@@ -53,6 +53,8 @@ class Critique(Record):
     """Which of its author's tries it is, from 1 (`Agent.tries`)."""
     informed: bool = False
     """Whether its author was told crucial information beforehand (`panel.crucial`)."""
+    saw_message: bool = False
+    """Whether its author was shown what the checker said of the solution (`Agent.sees_message`)."""
     corrects: bool = False
     """Whether it names another first wrong step, or none, than the critique that its author was shown; a merged one,
     than the one it began with."""

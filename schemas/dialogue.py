@@ -7,8 +7,8 @@ from schemas.exports import Message, Origin
 from schemas.problem import Problem
 
 Giver = Literal["critic", "teacher", "verdict", "execution", "aspects"]
-"""Who gives feedback: a critic of the panel's kind, a teacher, the checker alone, a run of the tests, or a critic that
-goes by aspects."""
+"""Who gives feedback: a critic of the panel's kind, a teacher, the checker alone, a run of the tests (of the domain
+`command`: what the checker wrote), or a critic that goes by aspects."""
 
 Execution = Literal["none", "partial", "full"]
 """What feedback tells of failing tests: nothing, those of the first half, all. Whether a program compiles is told

@@ -132,7 +132,8 @@ class RefineRow(Record):
     second_outcome: Outcome
     decision: Literal["kept", "rejected"]
     """Whether the critique passed all tests. For critique-conditioned refinement take `kept` with a right second
-    solution; feedback models learn from all."""
+    solution; feedback models learn from all. Feedback of a dialogue (`loop.rows`) passed one test alone, that it tells
+    no answer; its `without_critique` is empty."""
     reasons: tuple[str, ...]
     """Names of the tests that the critique failed; empty when kept."""
     with_critique: Estimate
@@ -217,6 +218,9 @@ class RlRow(Record):
     changed step; else empty."""
     reward: float | None = None
     """What that earned; None without a completion."""
+    suggestion: str = ""
+    """With `export.suggestions` the right action in the place of a wrong solution's, see
+    `annotators.rewards.suggestion_reward`; else empty."""
 
 
 JudgeKind = Literal["pointwise", "pairwise", "reflected"]

@@ -14,6 +14,8 @@ class Branch(Record):
     """Direct estimates after each step."""
     answer: str | None
     """The final answer that the branch ends in."""
+    message: str = ""
+    """What the checker said of that answer besides its outcome, see `Node.message`."""
 
 
 class PathPair(Record, tag=True):
@@ -77,6 +79,11 @@ class PathPair(Record, tag=True):
         return self.wrong.answer
 
     @property
+    def message(self) -> str:
+        """What the checker said of the solution that critics read."""
+        return self.wrong.message
+
+    @property
     def has_error(self) -> bool:
         """The label: the solution that critics read is wrong."""
         return True
@@ -106,6 +113,11 @@ class PathAlone(Record, tag=True):
     def answer(self) -> str | None:
         """The answer of the solution that critics read."""
         return self.path.answer
+
+    @property
+    def message(self) -> str:
+        """What the checker said of the solution that critics read."""
+        return self.path.message
 
     @property
     def has_error(self) -> bool:

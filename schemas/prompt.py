@@ -18,6 +18,7 @@ HEADINGS = frozenset(
         "Other solution",
         "Gold answer",
         "Crucial information",
+        "Checker's message",
         "First critique",
         "The last reply was not usable",
         "Critic",
@@ -29,6 +30,17 @@ HEADINGS = frozenset(
         "Judgement",
         "Composed critique",
         "Second solution",
+        "Run",
+        "Earlier attempts",
+        "What was said",
+        "Candidates",
+        "Feedback on siblings",
+        "Given answer",
+        "User feedback",
+        "Steps before",
+        "Step to change",
+        "Kind of error",
+        "Hint",
     )
 )
 """What opens a section in any prompt of ours; a template's own headings come to these."""

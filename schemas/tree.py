@@ -24,6 +24,9 @@ class Node(Record):
     """What the checker said of `answer`; None at inner nodes."""
     unscored_reason: str | None = None
     """Why the outcome is `unscored`; None otherwise."""
+    message: str = ""
+    """What the checker said besides: of a program the error that its tests ended with, in the domain `command` what the
+    command wrote, its first 2,000 characters. A stranger's text, and it may hold the gold answer."""
     direct: Estimate = Estimate()
     """Outcomes of rollouts started at this very node: the only unbiased view of its value."""
     visits: int = 0

@@ -1,8 +1,6 @@
-"""What is kept of the error that a program's tests ended with: its words, and never a say in the verdict."""
+"""What is told of the error that a program ended with: nothing that it has found or drawn, no say in the verdict."""
 
 import asyncio
-import base64
-import os
 
 import pytest
 
@@ -24,6 +22,9 @@ def check(pool: CheckerPool, program: str) -> Check:
     return asyncio.run(pool.check(f"Answer:\n```python\n{program}\n```\n", PROBLEM))
 
 
+UNBOUND = "cannot access local variable 'c' where it is not associated with a value"
+
+
 @pytest.mark.parametrize(
     ("program", "detail"),
     [
@@ -33,7 +34,13 @@ def check(pool: CheckerPool, program: str) -> Check:
         ("def add(a, b): return c", "NameError: name 'c' is not defined"),
         ("def add(a, b): raise ValueError", "ValueError"),
         ("def add(a, b) return a + b", "SyntaxError: expected ':' (<solution>, line 1)"),
-        ("def add(a, b): raise ValueError(f'{object()}')", "ValueError: <object object at 0x0>"),
+        ("def add(a, b): raise ValueError(f'{object()}')", "ValueError"),
+        ("def add(a, b): raise NameError(\"name 'drawn' is not defined\")", "NameError: name 'drawn' is not defined"),
+        ('def add(a, b): raise NameError("name \'" + chr(97) * 5 + "\' is not defined")', "NameError"),
+        ("def add(a, b):\n    if a > 5: c = 1\n    return c", f"UnboundLocalError: {UNBOUND}"),
+        ("def add(a, b): return [][1]", "IndexError: list index out of range"),
+        ("class E(Exception): pass\ndef add(a, b): raise E('one and two')", "an error of the program's own"),
+        ("raise SyntaxError('what it found')", "SyntaxError"),
     ],
 )
 def test_the_error_is_kept_in_words_that_are_the_same_in_every_run(pool, program, detail):
@@ -61,22 +68,30 @@ def test_what_an_error_says_of_itself_decides_nothing(pool, program):
     assert len(found.detail) <= 400
 
 
-WORKER = f"/proc/{os.getpid()}/environ"
-"""This process's environment as it was at its start, which a program of the same user may read."""
-TELLS = "def add(a, b): raise ValueError(open({!r}).read().partition({!r})[2][:40])"
+KEY = "hf_canaryOfTheHub12345"
+TELLS = """
+def add(a, b):
+    found = open({!r}).read().partition("KEY=")[2]
+    raise {}
+"""
 
 
-@pytest.mark.parametrize("coded", [False, True])
-def test_a_key_that_a_program_has_read_is_not_told(monkeypatch, pool, coded, tmp_path):
-    key = "hf_canaryOfTheHub12345"
-    monkeypatch.setenv("HF_TOKEN", key)
-    stolen = tmp_path / "environ"
-    stolen.write_text(f"KEY={base64.b64encode(key.encode()).decode() if coded else key}")
-    found = check(pool, TELLS.format(str(stolen), "KEY="))
+@pytest.mark.parametrize(
+    "error",
+    [
+        *("ValueError(found)", "ValueError(found[::-1])", "ValueError(found[3:9])", "AssertionError(found)"),
+        *("SyntaxError(chr(0) + found)", "NameError(f\"name '{found}' is not defined\")", "IndexError(found)"),
+        *(
+            "type(found, (Exception,), {})()",
+            "type('M', (type,), {'__name__': '\\0' + found})('E', (Exception,), {})()",
+            "KeyError(found)",
+            "OSError(found)",
+        ),
+    ],
+)
+def test_nothing_that_a_program_has_read_is_told(pool, tmp_path, error):
+    """It reads what its user may read, the worker's environment in /proc too."""
+    (tmp_path / "environ").write_text(f"KEY={KEY}")
+    found = check(pool, TELLS.format(str(tmp_path / "environ"), error))
     assert found.outcome == "incorrect"
-    assert found.detail.startswith("ValueError: ***")
-
-
-def test_a_program_can_read_the_workers_environment_which_is_why(pool):
-    found = check(pool, TELLS.format(WORKER, "PATH="))
-    assert found.detail.startswith("ValueError: /")
+    assert found.detail in ("an error of the program's own", error.partition("(")[0])

@@ -31,6 +31,17 @@ def outcome(pool, program, gold="assert add(1, 2) == 3"):
     return asyncio.run(pool.check(f"```python\n{textwrap.dedent(program).strip()}\n```", problem)).outcome
 
 
+def test_whether_this_machine_can_hold_a_program_in_is_tried_and_the_caller_stays_free(monkeypatch, tmp_path):
+    assert sandbox.can_hold_in()
+    (tmp_path / "made").write_text("The caller can still write.")
+    # An interpreter in which the filter is refused ends with an error.
+    refused = tmp_path / "python"
+    refused.write_text("#!/bin/sh\nexit 1\n")
+    refused.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", f"{refused}")
+    assert not sandbox.can_hold_in()
+
+
 def test_no_network(pool):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0.2)
@@ -128,7 +139,7 @@ def test_without_a_sandbox_nothing_is_run(tmp_path, missing):
         if not os.fork():
             code_tests.judge(program, "assert True", "{{}}", secret=secret, result=result)
         os.wait()
-        print(code_tests.read_check(program, read, token).reason)
+        print(code_tests.read_check(program, "assert True", read, token).reason)
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)

@@ -151,6 +151,7 @@ class _Reading:
         """
         lender = self._lent_by_id.get(written.problem_id) or lender_of(self._lent, written.question)
         if lender is not None:
+            self._check_lent(written, lender)
             return lender
         domain = written.domain or self._domain
         key = asked(written.question, domain)
@@ -175,6 +176,20 @@ class _Reading:
                 "the same",
             )
         return problem
+
+    def _check_lent(self, written: Written, lender: Problem) -> None:
+        """Raises Unfit where a lent problem is another one than the solution is of."""
+        if written.question and asked(written.question, lender.domain) != asked(lender.question, lender.domain):
+            raise Unfit(
+                "gold_contradicted",
+                f"problem_id {brief(written.problem_id)} is that of another question, {brief(lender.question)}",
+            )
+        check = quick(written.gold, lender.answer, lender.domain, lender.metadata) if written.gold else None
+        if check is not None and check.outcome == "incorrect":
+            raise Unfit(
+                "gold_contradicted",
+                f"the gold answer is {brief(written.gold)}, and {brief(lender.answer)} in the problem that is lent",
+            )
 
     def _reject(self, row: Row, key: str, problem_id: str, unfit: Unfit) -> None:
         self.unread.append(

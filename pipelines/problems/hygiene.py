@@ -31,7 +31,7 @@ class ContaminationSettings(Record):
     top_logprobs: int = 20
     """Likeliest tokens that an entropy is taken over: what servers give that nobody has told to give more. The source
     has 50."""
-    template: str = "solve_again"
+    template: str = "again"
     """Prompt for the second solution; gap `{sections}`: problem and first solution. Ours: it asks for a criticism, as
     the source describes the method; the source's own prompt asks for another way only."""
 

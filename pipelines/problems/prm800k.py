@@ -75,7 +75,7 @@ def read_record(values: Mapping[str, Any]) -> Rated:
     if question.pre_generated_steps:
         ways[tuple(question.pre_generated_steps)] = _label_of(question.pre_generated_steps, turns)
     for way in _whole_ways(turns):
-        ways.setdefault(tuple(each.text for each in way), _first_error([each.rating for each in way]))
+        ways.setdefault(tuple(each.text for each in way), _first_error(way, turns))
     if not ways:
         raise Unfit("no_solution", "a record of PRM800K without a whole solution: none of its ways ends in an answer")
     solutions = tuple((tuple(_ANSWER.sub("Answer: ", step) for step in steps), label) for steps, label in ways.items())
@@ -105,5 +105,11 @@ def _label_of(steps: list[str], turns: list[_Turn]) -> int | None:
     return -1 if len(ratings) == len(steps) else None
 
 
-def _first_error(ratings: list[int | None]) -> int:
-    return ratings.index(-1) if -1 in ratings else -1
+def _first_error(way: list[_Alternative], turns: list[_Turn]) -> int | None:
+    """The label of a way: None where nobody rated a step of it before one that is wrong."""
+    for i, (step, turn) in enumerate(zip(way, turns, strict=False)):
+        if step.rating == -1:
+            return i
+        if step.rating is None and step is not turn.human_completion:
+            return None
+    return -1

@@ -142,8 +142,11 @@ def _format(path: Path) -> Format:
     kind = _ENDINGS.get(path.suffix.lower())
     if kind is None:
         raise UserError(f"{path}: its ending tells no format, expected one of {', '.join(_ENDINGS)}; rename the file")
-    with path.open("rb") as stream:
-        head = stream.read(1024)
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(1024)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}; name a file that can") from error
     if not head.strip():
         raise UserError(f"{path} is empty; give a file with labelled solutions")
     # Many sets call JSON Lines .json.

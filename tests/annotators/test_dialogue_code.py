@@ -4,7 +4,15 @@ import ast
 
 import pytest
 
-from annotators.code_feedback import MOST_TESTS, Failed, compile_error, describe_run, single_tests, told_tests
+from annotators.code_feedback import (
+    MOST_TESTS,
+    Failed,
+    compile_error,
+    describe_check,
+    describe_run,
+    single_tests,
+    told_tests,
+)
 
 TESTS = "import math\nlimit = 3\nassert add(1, 2) == limit\nassert add(0, 0) == 0\nassert add(1, 1) == 2\n"
 CHECK = "def check(candidate):\n    assert candidate(1) == 2\n    x = 4\n    assert candidate(x) == 5\n"
@@ -63,4 +71,21 @@ def test_the_words_for_a_run():
     assert describe_run("", [], 3, is_right=True).endswith(" It is right.")
     assert describe_run("", failed, 3, is_right=False) == (
         "The program compiles. 2 of 3 tests fail.\nassert add(1, 2) == 3\nAssertionError\nassert f(0)\nAssertionError"
+    )
+
+
+def test_what_a_checker_decided_and_wrote_is_told():
+    assert describe_check("line 1: error", "incorrect") == "The checker rejects it.\nline 1: error"
+    assert describe_check("", "correct") == "The checker accepts it."
+    assert describe_check("", "unscored") == "The checker cannot decide about it."
+
+
+def test_a_test_that_nobody_could_decide_is_told_as_such():
+    told = describe_run("", [Failed(source="assert f(1) == 1", detail="")], 3, undecided=1, is_right=False)
+    assert told == (
+        "The program compiles. 1 of 3 tests fail. 1 of 3 tests could not be decided.\nassert f(1) == 1\nAssertionError"
+    )
+    assert describe_run("", [], 3, undecided=1, is_right=False) == (
+        "The program compiles. It passes the 2 tests that are shown. 1 of 3 tests could not be decided. "
+        "It is not right."
     )

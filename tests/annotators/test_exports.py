@@ -209,8 +209,7 @@ def test_rows_of_older_runs_are_read(record, missing):
         ({"difficulty_rate": 0.0}, "difficulty_rate must lie between 0 and 1, got 0.0"),
         (
             {"plain_share": 0.2, "rl": "rollouts"},
-            "plain_share=0.2 mixes bare problems with paths to criticise, got rl=rollouts; give rl=paths or "
-            "plain_share=0",
+            "plain_share=0.2 is for rows about paths to criticise, got rl=rollouts; give rl=paths or leave it out",
         ),
         ({"judge": ("pairwise", "pairwise")}, "judge names a kind twice, got pairwise, pairwise"),
         (

@@ -52,6 +52,14 @@ def test_a_pairwise_row_is_there_in_both_orders():
     assert first.id != second.id
 
 
+def test_a_right_answer_behind_a_wrong_step_is_no_right_solution():
+    nodes = list(TWO.nodes)
+    nodes[1] = msgspec.structs.replace(nodes[1], flawed=True)
+    lucky = msgspec.structs.replace(TWO, nodes=tuple(nodes))
+    assert judgements(lucky, "pairwise") == []
+    assert "correct" not in {row.label for row in judgements(lucky, "pointwise")}
+
+
 def test_what_nobody_could_decide_is_in_no_row():
     grown = tree(("correct", "20"), ("unscored", "x"), ("incorrect", "19"), ("unscored", "y"))
     rows = judgements(grown, "pointwise", "pairwise")

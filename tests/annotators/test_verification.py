@@ -75,9 +75,9 @@ GOOD = "Step 1 is wrong. 7 and 8 make more.\nThe first wrong step is step 1. The
 RIGHT = "Step 1 is right: It holds.\nNo step is wrong. The solution is correct."
 
 
-def reasons(path=None, *, wrong: int | None = 0, text: str = GOOD, judged=(), **chosen) -> tuple[str, ...]:
+def reasons(path=None, *, wrong: int | None = 0, text: str = GOOD, judged=(), fix="", **chosen) -> tuple[str, ...]:
     path = path or pair()
-    said = critique(path, wrong=wrong, text=text)
+    said = critique(path, wrong=wrong, text=text, units=(error(wrong, fix=fix),) if fix else None)
     return text_reasons([said], path, judged, VerifySettings(**chosen))[said.id]
 
 
@@ -88,6 +88,7 @@ def judged(agent: str, decision: str) -> JudgedUnit:
 FAILING = {
     "wrong_verdict": {"wrong": None, "text": RIGHT},
     "wrong_location": {"wrong": 1},
+    "wrong_suggestion": {"tests": ("wrong_suggestion",), "fix": "Do click(3, 4)."},
     "leaks_answer": {"text": GOOD + " It is 20."},
     "talks_of_reference": {"text": GOOD + " So says the reference solution."},
     "too_short": {"text": "Step 1 is wrong. No"},
@@ -99,6 +100,7 @@ FAILING = {
 PASSING = {
     "wrong_verdict": {"path": alone(), "wrong": None, "text": RIGHT},
     "wrong_location": {"wrong": 1, "location_tolerance": 1},
+    "wrong_suggestion": {"tests": ("wrong_suggestion",), "fix": "20."},
     "leaks_answer": {"text": GOOD + " It is 14, not 19."},
     "talks_of_reference": {"text": GOOD + " So says the rule."},
     "too_short": {"text": "Step 1 is wrong. No."},
@@ -123,7 +125,7 @@ def test_there_is_a_case_for_every_test_of_the_text():
 
 
 def test_tests_stand_in_the_order_in_which_they_are_made():
-    of_text = ["wrong_verdict", "wrong_location", "leaks_answer", "talks_of_reference"]
+    of_text = ["wrong_verdict", "wrong_location", "wrong_suggestion", "leaks_answer", "talks_of_reference"]
     of_wording = ["too_short", "too_long", "unreadable", "repeats_itself"]
     of_others = ["unit_dropped", "near_duplicate"]
     of_help = ["no_better_than_placebo", "no_better_than_none", "hurts", "rate_too_low", "rate_not_higher"]
@@ -154,7 +156,7 @@ def test_the_panels_critique_answers_for_no_agents_remark():
 
 
 def test_all_our_own_tests_decide_unless_others_are_named():
-    published = {"rate_too_low", "rate_not_higher"}
+    published = {"wrong_suggestion", "rate_too_low", "rate_not_higher"}
     assert set(VerifySettings().tests) == set(TESTS) - published
     assert VerifySettings().decisive(TESTS) == tuple(name for name in TESTS if name not in published)
 

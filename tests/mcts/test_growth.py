@@ -125,6 +125,13 @@ def test_priors_are_shares_of_the_rollouts_that_went_that_way(growth):
     ]
 
 
+def test_an_end_keeps_what_the_checker_said_of_it_and_no_more_than_2000_characters(growth):
+    for text, said in (("Step 1: a\nAnswer: 8", "no errors"), ("Step 1: b\nAnswer: 7", "x" * 2001)):
+        end = growth.graft(0, rollout(text))
+        growth.nodes[end].check = Check(outcome="correct", answer="8", detail=said)
+    assert [node.message for node in growth.freeze()] == ["", "", "no errors", "", "x" * 2000]
+
+
 def test_a_path_goes_from_the_root_down(growth):
     graft(growth, 0, "Step 1: a\nAnswer: 8", "Step 1: b\nStep 2: c\nAnswer: 7")
     assert growth.path(0) == (0,)

@@ -70,6 +70,8 @@ def test_a_command_labels_and_what_it_cannot_decide_has_no_label(words, tmp_path
             expected = ("unscored", "checker_failed") if broke else ("correct" if right else "incorrect", None)
             assert (node["outcome"], node["unscored_reason"]) == expected, node["answer"]
             outcomes[expected] += 1
+            said = "" if right else f"{node['answer']} is not what the problem says"
+            assert node["message"] == ("exit code 70:" if broke else said)
     assert len(outcomes) == 3
     sft, rl = loaded(tmp_path / "out", "sft"), loaded(tmp_path / "out", "rl")
     assert {row["label"] for row in rl} == {"correct", "incorrect"}
@@ -78,6 +80,10 @@ def test_a_command_labels_and_what_it_cannot_decide_has_no_label(words, tmp_path
         asked, said = (turn["content"] for turn in row["messages"])
         (label,) = {each["label"] for each in rl if each["solution"] in asked}
         assert said.rstrip().endswith(f"The solution is {label}."), said
+    told = {row["path_id"]: row["saw_message"] for row in loaded(tmp_path / "out", "critiques")}
+    wrong = {row["id"] for row in loaded(tmp_path / "out", "pairs")}
+    assert told.keys() & wrong
+    assert all(saw == (path in wrong) for path, saw in told.items())
     console = Console(file=io.StringIO(), width=200)
     show(console, str(tmp_path / "out"))
     assert "unscored: checker_failed" in console.file.getvalue()

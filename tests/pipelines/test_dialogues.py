@@ -1,11 +1,14 @@
 """The stage that holds dialogues, on scripted engines: who is shown what, how dialogues end, where they go."""
 
+import sys
+
 import msgspec
 import pytest
 
 from annotators.masks import MASK
 from annotators.rounds import Rounds
 from mcts.settings import SearchSettings
+from pipelines.command_checks import NO_COMMAND, CommandChecker
 from pipelines.config import compose
 from pipelines.errors import UserError
 from pipelines.hold_dialogues import HoldDialogues
@@ -24,11 +27,12 @@ TREE = made.tree((made.WRONG, "incorrect"), (made.RIGHT, "correct"))
 TEACHER = {"giver": "teacher", "sees": "gold"}
 
 
-def hold(folder, rule: str, tree: Tree = TREE, **loop) -> Outcome:
+def hold(folder, rule: str, tree: Tree = TREE, *, checker: CommandChecker = NO_COMMAND, **loop) -> Outcome:
     settings = Rounds(**loop)
     name = settings.giver_template
     giver = load_template(name, key="loop.template", gaps=GAPS) if name else None
-    with scripted.spec_of(folder, rule) as spec:
+    with scripted.spec_of(folder, rule) as plain:
+        spec = msgspec.structs.replace(plain, checker=checker)
         stage = HoldDialogues(spec, ActorSettings(), settings, SearchSettings(), REFINE, giver, seed=3)
         return run_stage(spec, stage, [tree], Tree)
 
@@ -237,11 +241,56 @@ def test_a_novice_sees_the_run_and_an_expert_the_tests_too(tmp_path):
     assert ("add(1, 2)" in prompts[True], "add(1, 2)" in prompts[False]) == (True, False)
 
 
+# What a command says.
+
+CHECKER = """
+import sys
+said, meant = (open(path).read().strip() for path in sys.argv[1:])
+print(f"step 1: {said} is off" + (f", it is {meant}" if TELLS else ""))
+sys.exit(said != meant)
+"""
+
+
+def _checker(folder, *, tells: bool) -> CommandChecker:
+    script = folder / "checker.py"
+    script.write_text(CHECKER.replace("TELLS", repr(tells)))
+    return CommandChecker(command=(sys.executable, "-I", f"{script}", "{solution}", "{gold}"))
+
+
+COMMAND = made.tree((made.WRONG, "incorrect"), asked=msgspec.structs.replace(problem(), domain="command"))
+
+
+def test_of_the_domain_command_the_checkers_message_is_the_feedback(tmp_path):
+    outcome = hold(
+        tmp_path, "good", COMMAND, checker=_checker(tmp_path, tells=False), **CODE, execution=("full",),
+    )  # fmt: skip
+    dialogue = only(outcome)
+    assert [item.answer for item in dialogue.attempts] == ["19", "21", "20"]
+    assert [turn.feedback.text for turn in dialogue.turns if turn.feedback] == [
+        "The checker rejects it.\nstep 1: 19 is off", "The checker rejects it.\nstep 1: 21 is off",
+    ]  # fmt: skip
+    assert [turn.feedback.provenance for turn in dialogue.turns if turn.feedback] == [None, None]
+    assert dialogue.ended == "solved"
+
+
+def test_a_checker_that_tells_the_answer_is_masked_before_anybody_reads_it(tmp_path):
+    tells = _checker(tmp_path, tells=True)
+    outcome = hold(tmp_path, "good", COMMAND, checker=tells, **CODE, verbal=("novice",))
+    first = only(outcome).turns[0].feedback
+    assert first is not None
+    assert first.text == f"The checker rejects it.\nstep 1: 19 is off, it is {MASK}\n\nLook at step 1 again."
+    assert first.masked == ("20",)
+    assert all("20" not in request.prompt for request in outcome.asked[""])
+    (tmp_path / "bare").mkdir()
+    bare = hold(tmp_path / "bare", "good", COMMAND, checker=tells, **CODE, mask=False)
+    assert (only(bare).ended, only(bare).leak) == ("leaks_answer", "20")
+
+
 # From the command line.
 
 
-def _plan(*overrides: str):
-    asked = Problem(id="p", source="t", domain="math", question="?", answer="1")
+def _plan(*overrides: str, domain: str = "math"):
+    asked = Problem(id="p", source="t", domain=domain, question="?", answer="1")
     return make_plan(compose([*overrides, "engine=scripted"]), Inputs(problems=(asked,), unread=()))
 
 
@@ -258,9 +307,22 @@ def test_no_loop_is_the_default_and_leaves_the_digest_alone():
 def test_what_cannot_be_is_refused_before_any_work():
     with pytest.raises(UserError, match=r"loop\.engine is 'nobody', expected one of the engines"):
         compose(["loop=teacher", "loop.engine=nobody"])
-    with pytest.raises(UserError, match="1 of 1 problems are not of the domain code"):
+    with pytest.raises(UserError, match="1 of 1 problems are not of the domain code or command"):
         _plan("loop=execution")
     with pytest.raises(UserError, match=r"loop\.template: no prompt template 'nothing'"):
         _plan("loop=teacher", "loop.template=nothing")
     with pytest.raises(UserError, match="max_rounds must be at least 1"):
         compose(["loop=critic", "loop.max_rounds=0"])
+
+
+def test_what_runs_nothing_is_refused_where_there_is_no_sandbox(monkeypatch):
+    command = f'checker.command=[{sys.executable},"{{solution}}"]'
+    assert _plan("loop=execution", domain="code").giver is None
+    assert _plan("loop=execution", command, domain="command").giver is None
+    with pytest.raises(UserError, match=r"tells of tests in different ways, and problems of the domain command have"):
+        _plan("loop=execution", "loop.execution=[none,full]", command, domain="command")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(UserError, match="runs what the model writes in a sandbox, and there is none on this machine"):
+        _plan("loop=execution", domain="code")
+    # Without the giver a program that nobody can run is unscored, as ever.
+    assert _plan("loop=teacher", domain="code").giver is not None

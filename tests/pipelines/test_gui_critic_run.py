@@ -52,7 +52,9 @@ def test_negatives_are_the_actors_own_wrong_clicks_and_labels_are_true(made):
         assert pair.answer in {f"click({x}, {y})" for x, y in places} - {problems[pair.problem.id].answer}
     for row in loaded(out, "rl"):
         right = problems[row["origin"]["problem_id"]].answer
-        assert row["label"] == ("correct" if row["solution"].rstrip().endswith(right) else "incorrect")
+        is_right = row["solution"].rstrip().endswith(right)
+        assert (row["label"], row["suggestion"]) == (("correct", "") if is_right else ("incorrect", right))
+        assert is_right or right not in row["prompt"][0]["content"]
 
 
 @pytest.mark.slow
@@ -70,7 +72,7 @@ def test_kept_is_a_score_that_is_the_label_and_a_suggestion_that_is_the_right_ac
     assert min(kept[True], kept[False]) >= 1, kept
     assert len(loaded(out, "sft")) == kept.total()
     rejected = Counter(reason for row in loaded(out, "verified") for reason in row["reasons"])
-    assert rejected["wrong_verdict"] >= 1
+    assert min(rejected["wrong_verdict"], rejected["wrong_suggestion"]) >= 1
     # Who sees that the click is wrong and suggests another wrong one has the right score.
     misled = [row for row in loaded(out, "verified") if row["has_error"] and row["critique"]["verdict"] == "incorrect"]
     misled = [row for row in misled if row["critique"]["units"][-1]["fix"] != suggestion_of(row, problems)]
@@ -89,7 +91,7 @@ def test_the_critic_sees_goal_history_screen_and_click_and_nothing_else(made):
         assert len(row["images"]) == 1
         if "The solution is incorrect" in row["messages"][-1]["content"]:
             assert problem.answer not in asked
-    assert {"label", "reward_if_right", "reward_if_wrong", "with_critique"} <= set(loaded(out, "rl")[0])
+    assert {"label", "suggestion"} <= set(loaded(out, "rl")[0])
 
 
 def test_a_model_that_sees_no_screens_is_refused_before_any_work(tmp_path):

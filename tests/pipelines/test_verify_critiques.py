@@ -199,7 +199,7 @@ def test_an_actor_is_never_told_the_answer_by_a_critique_that_failed_for_it(spec
 def test_every_critique_is_measured_where_that_is_set(spec):
     """To compare filters: also those whose text fails, and more than `max_measured`."""
     texts = [LEAKS, "Too short.", SURELY, USELESS]
-    outcome = verify(spec, of(pair(), *texts), measure_all=True, max_measured=1)
+    outcome = verify(spec, of(pair(), *texts), measure_all=True, measure_leaking=True, max_measured=1)
     assert asked(outcome) == looks("", PLACEBO, *texts)
     assert decisions(outcome) == [
         ("leaks_answer",),
@@ -208,6 +208,12 @@ def test_every_critique_is_measured_where_that_is_set(spec):
         ("no_better_than_placebo", "no_better_than_none"),
     ]
     assert all(item.with_critique.scored == 8 for item in outcome.kept[0].verified)
+
+
+def test_no_actor_is_told_the_answer_even_where_every_critique_is_measured(spec):
+    outcome = verify(spec, of(pair(), LEAKS, SURELY), measure_all=True)
+    assert asked(outcome) == looks("", PLACEBO, SURELY)
+    assert outcome.kept[0].verified[0].with_critique is None
 
 
 # Which tests decide.
@@ -259,8 +265,8 @@ def test_a_test_of_the_other_label_asks_for_nothing(spec):
 
 
 def test_second_solutions_without_a_test_are_written_at_one_look_without_controls(spec):
-    outcome = verify(spec, of(pair(), HALF, LEAKS), tests=(), measure_all=True, help=HelpSettings(rollouts=6))
-    assert asked(outcome) == looks(HALF, LEAKS, sizes=[(0, 6)])
+    outcome = verify(spec, of(pair(), HALF, USELESS), tests=(), measure_all=True, help=HelpSettings(rollouts=6))
+    assert asked(outcome) == looks(HALF, USELESS, sizes=[(0, 6)])
     half, _ = outcome.kept[0].verified
     assert (half.decision, half.with_critique, half.without_critique) == ("kept", Estimate(correct=3, scored=6), None)
 

@@ -275,3 +275,28 @@ def test_a_partial_solution_ends_where_it_is_asked_about(spec):
     outcome = write(spec, Agent(name="sure", role="last_step", view="partial"), paths=(wrong,))
     ((request,),) = by_agent(outcome).values()
     assert section(request.prompt, "Solution") == "Step 1: 7 + 8 = 15\nStep 2: 15 + 5 = 19"
+
+
+# What the checker said.
+
+
+def test_only_who_has_the_flag_is_shown_what_the_checker_said_and_the_critique_says_so(spec):
+    path = second_step_wrong()
+    path = msgspec.structs.replace(path, wrong=msgspec.structs.replace(path.wrong, message="line 2: type mismatch"))
+    outcome = write(spec, Agent(name="sure", sees_message=True), Agent(name="never"), paths=(path, alone()))
+    told = {
+        name: [section(request.prompt, "Checker's message") for request in requests]
+        for name, requests in by_agent(outcome).items()
+    }
+    assert sorted(told["sure"]) == ["", "line 2: type mismatch"]
+    assert told["never"] == ["", ""]
+    seen = {(said.agent, said.path_id): said.saw_message for item in outcome.kept for said in item.critiques}
+    assert {key for key, saw in seen.items() if saw} == {("sure", path.id)}
+
+
+def test_a_second_look_at_one_who_sees_the_message_needs_it_too():
+    first = Agent(name="first", sees_message=True)
+    again = Agent(name="again", role="second_look", second_look_at="first")
+    with pytest.raises(ValueError, match="looks again at 'first', who sees the checker's message; give both"):
+        PanelSettings(agents=(first, again))
+    PanelSettings(agents=(first, msgspec.structs.replace(again, sees_message=True)))

@@ -53,6 +53,7 @@ _OTHERS = (
     "Problem",
     "Other solution",
     "Gold answer",
+    "Checker's message",
     "First critique",
     "The last reply was not usable",
     "Other remarks",
