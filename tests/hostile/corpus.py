@@ -34,7 +34,7 @@ ORDERS = {
 """By what a prompt asks for: headings that may stand alone on a line, in order. Written down by hand."""
 
 ELSEWHERE = {"Run", "Earlier attempts", "What was said", "Candidates", "Feedback on siblings", "Given answer"}
-ELSEWHERE |= {"User feedback", "Steps before", "Step to change", "Kind of error", "Hint"}
+ELSEWHERE |= {"Checker's message", "User feedback", "Steps before", "Step to change", "Kind of error", "Hint"}
 """Sections of dialogues, debates, scopes and injected errors, whose prompts have tests of their own."""
 NAMES = {name for orders in ORDERS.values() for order in orders for name in order} | {"Critic"} | ELSEWHERE
 
