@@ -134,9 +134,11 @@ def test_programs_under_nine_combinations(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.model
+@pytest.mark.timeout(900)
 def test_the_default_model_holds_dialogues(tmp_path):
     out = tmp_path / "out"
-    result = run(compose(["loop=critic_sums", "problems.num_problems=4", "loop.max_rounds=2", f"out={out}"]), Watcher())
+    few = ["problems.num_problems=2", "paths=samples", "pairing=none", "search.max_located=0", "loop.starts=any"]
+    result = run(compose(["loop=critic_sums", *few, "loop.max_rounds=1", f"out={out}"]), Watcher())
     assert result.is_success
     assert all(stage.balanced for stage in read_books(out).stages)
     assert dialogues_of(out)
