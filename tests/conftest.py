@@ -1,9 +1,15 @@
 """What tests of every layer share: where the real data lies, and small values to build on."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
+
+
+def pytest_configure() -> None:
+    """Has SIGINT interrupt: a shell that starts the suite in the background has it ignored, and tests send it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
