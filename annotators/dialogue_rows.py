@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from annotators.critic import number_steps
 from annotators.dialogue import DIALOGUE_REJECTIONS
-from annotators.exports import Context, ExportSettings, solution_text, solve_turn
+from annotators.exports import Context, ExportSettings, origin_of, solution_text, solve_turn
 from annotators.rewards import transition_reward
 from annotators.rounds import RowKind
 from annotators.wording import talks_of_reference
@@ -15,7 +15,7 @@ from schemas import (
     Estimate,
     Feedback,
     Message,
-    Origin,
+    Provenance,
     Record,
     RefineChatRow,
     RefineRow,
@@ -55,18 +55,8 @@ def _can_be_learnt(feedback: Feedback) -> bool:
     return feedback.provenance is not None and not feedback.masked and not talks_of_reference(feedback.text)
 
 
-def _origin(dialogue: Dialogue, context: Context, feedback: Feedback | None) -> Origin:
-    return Origin(
-        problem_id=dialogue.problem.id,
-        tree_id=dialogue.tree_id,
-        node_ids=dialogue.node_ids,
-        actor=dialogue.actor,
-        critic=feedback.provenance if feedback else None,
-        votes=(),
-        root_estimate=dialogue.root_estimate,
-        config_digest=context.config_digest,
-        version=context.version,
-    )
+def _giver(feedback: Feedback | None) -> Provenance | None:
+    return feedback.provenance if feedback else None
 
 
 def _chat_row(dialogue: Dialogue, context: Context) -> RefineChatRow:
@@ -84,7 +74,7 @@ def _chat_row(dialogue: Dialogue, context: Context) -> RefineChatRow:
         messages=tuple(turns),
         first_outcome=dialogue.attempts[0].outcome,
         second_outcome=dialogue.attempts[-1].outcome,
-        origin=_origin(dialogue, context, dialogue.turns[-2].feedback),
+        origin=origin_of(dialogue, context, _giver(dialogue.turns[-2].feedback)),
     )
 
 
@@ -106,7 +96,7 @@ def _refine_row(
         with_critique=Estimate.of([following.outcome]),
         without_critique=Estimate(),
         transition_reward=transition_reward(first.outcome, following.outcome, settings.transition_rewards),
-        origin=_origin(dialogue, context, feedback),
+        origin=origin_of(dialogue, context, _giver(feedback)),
     )
 
 
@@ -121,7 +111,7 @@ def _distill_row(dialogue: Dialogue, i: int, turn: Turn, following: Attempt, con
         round=i + 1,
         outcome_before=turn.attempt.outcome,
         outcome_after=following.outcome,
-        origin=_origin(dialogue, context, turn.feedback),
+        origin=origin_of(dialogue, context, _giver(turn.feedback)),
     )
 
 
@@ -139,7 +129,7 @@ def _feedback_row(dialogue: Dialogue, i: int, turn: Turn, following: Attempt, co
         round=i,
         outcome_before=turn.attempt.outcome,
         outcome_after=following.outcome,
-        origin=_origin(dialogue, context, turn.feedback),
+        origin=origin_of(dialogue, context, _giver(turn.feedback)),
     )
 
 

@@ -12,6 +12,7 @@ from annotators.preferences import PreferSettings
 from annotators.rewards import TransitionRewards
 from schemas import (
     Critique,
+    Dialogue,
     Estimate,
     JudgeKind,
     Message,
@@ -19,7 +20,9 @@ from schemas import (
     Panel,
     Path,
     Problem,
+    Provenance,
     Record,
+    Scoped,
     Template,
     Tree,
     Verified,
@@ -162,6 +165,21 @@ def tree_origin(tree: Tree, context: Context, *, node_ids: tuple[int, ...] = ())
         critic=None,
         votes=(),
         root_estimate=tree.nodes[0].direct,
+        config_digest=context.config_digest,
+        version=context.version,
+    )
+
+
+def origin_of(item: Dialogue | Scoped, context: Context, critic: Provenance | None) -> Origin:
+    """Where a row of a dialogue, or of feedback with a scope, comes from; `critic` is who gave it, or judged."""
+    return Origin(
+        problem_id=item.problem.id,
+        tree_id=item.tree_id,
+        node_ids=item.node_ids,
+        actor=item.actor,
+        critic=critic,
+        votes=(),
+        root_estimate=item.root_estimate,
         config_digest=context.config_digest,
         version=context.version,
     )

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from annotators.critic import layout
-from annotators.exports import Context, solve_turn
-from schemas import DpoRow, Message, Origin, Problem, Record, Scope, Scoped, Template, digest
+from annotators.exports import Context, origin_of, solve_turn
+from schemas import DpoRow, Message, Problem, Record, Scope, Scoped, Template, digest
 
 T = TypeVar("T")
 
@@ -151,15 +151,5 @@ def dpo_row(item: Scoped, context: Context) -> DpoRow:
         scope=item.scope,
         chosen_outcome=outcomes[0],
         rejected_outcome=outcomes[1],
-        origin=Origin(
-            problem_id=item.problem.id,
-            tree_id=item.tree_id,
-            node_ids=item.node_ids,
-            actor=item.actor,
-            critic=item.judge,
-            votes=(),
-            root_estimate=item.root_estimate,
-            config_digest=context.config_digest,
-            version=context.version,
-        ),
+        origin=origin_of(item, context, item.judge),
     )
