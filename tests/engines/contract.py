@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from pipelines.engines.journaled import JournaledEngine
 from pipelines.engines.promises import Promises
 from pipelines.errors import UserError
 from pipelines.journal import Journal
+from tests.engines.ports import held_port
 
 SHOTS = """Problem:
 Calculate 7 + 8 + 5.
@@ -256,12 +256,12 @@ class Contract:
         """The engine's own trouble, after as many attempts as there may be."""
         if not subject.endpoint.urls:
             pytest.skip("it has no server")
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
         limits = msgspec.structs.replace(subject.endpoint.limits, max_attempts=1)
-        endpoint = msgspec.structs.replace(subject.endpoint, urls=(f"http://127.0.0.1:{port}",), limits=limits)
-        with pytest.raises(EngineUnavailable) as caught:
-            dataclasses.replace(subject, endpoint=endpoint).ask()
+        with held_port() as (_, url):
+            endpoint = msgspec.structs.replace(subject.endpoint, urls=(url,), limits=limits)
+            absent = dataclasses.replace(subject, endpoint=endpoint)
+            with pytest.raises(EngineUnavailable) as caught:
+                absent.ask()
         assert caught.value.attempts == 1
 
 

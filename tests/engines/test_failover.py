@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
 
 import pytest
 from aiohttp import web
@@ -16,27 +14,10 @@ from pipelines.engines.hosts import Hosts
 from pipelines.engines.settings import Limits, LlamaCpp, Simulated
 from pipelines.engines.simulated import SimulatedSettings, serving
 from pipelines.main import main
-from tests.engines.test_http import Counting, Handler, Script, application, client, listening, status, wish
+from tests.engines.ports import held_port, listening_on
+from tests.engines.test_http import Counting, Script, application, client, listening, status, wish
 
 PROMPTS = [f"Q{i}|" for i in range(40)]
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
-
-
-@contextlib.asynccontextmanager
-async def listening_at(port: int, handler: Handler) -> AsyncIterator[None]:
-    runner = web.AppRunner(application(handler), shutdown_timeout=0.1)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", port).start()
-        yield
-    finally:
-        await runner.cleanup()
 
 
 def home_of(prompt: str, *urls: str) -> str:
@@ -70,10 +51,10 @@ def test_a_dead_url_among_two_costs_no_prompt_a_single_attempt():
     living = Counting(0)
 
     async def work():
-        dead = f"http://127.0.0.1:{free_port()}"
-        async with listening(living) as url, client(dead, url, max_attempts=1) as engine:
-            assert {home_of(prompt, dead, url) for prompt in PROMPTS} == {dead, url}
-            return await asyncio.gather(*(engine.complete(wish(prompt)) for prompt in PROMPTS))
+        with held_port() as (_, dead):
+            async with listening(living) as url, client(dead, url, max_attempts=1) as engine:
+                assert {home_of(prompt, dead, url) for prompt in PROMPTS} == {dead, url}
+                return await asyncio.gather(*(engine.complete(wish(prompt)) for prompt in PROMPTS))
 
     assert len(asyncio.run(work())) == 40
     assert set(living.prompts) == {f"Q{i}" for i in range(40)}
@@ -83,17 +64,16 @@ def test_a_url_that_comes_back_gets_its_own_prompts_again():
     living, back = Counting(0), Counting(0)
 
     async def work():
-        port = free_port()
-        gone = f"http://127.0.0.1:{port}"
-        async with listening(living) as url, client(gone, url, max_attempts=1) as engine:
-            for prompt in PROMPTS:
-                await engine.complete(wish(prompt))
-            assert living.arrivals == 40
-            async with listening_at(port, back):
-                await asyncio.sleep(1.3)  # The scout looks once a second at least.
+        with held_port() as (held, gone):
+            async with listening(living) as url, client(gone, url, max_attempts=1) as engine:
                 for prompt in PROMPTS:
                     await engine.complete(wish(prompt))
-            return [prompt for prompt in PROMPTS if home_of(prompt, gone, url) == gone]
+                assert living.arrivals == 40
+                async with listening_on(held, application(back)):
+                    await asyncio.sleep(1.3)  # The scout looks once a second at least.
+                    for prompt in PROMPTS:
+                        await engine.complete(wish(prompt))
+                return [prompt for prompt in PROMPTS if home_of(prompt, gone, url) == gone]
 
     own = asyncio.run(work())
     assert 0 < len(own) < 40
@@ -104,14 +84,14 @@ def test_a_url_that_comes_back_gets_its_own_prompts_again():
 def test_one_server_that_is_away_is_waited_for_longer_than_bad_luck():
     # Without waiting for it, the second and last attempt would come after 0.5 s at most.
     async def work():
-        port = free_port()
-        async with client(f"http://127.0.0.1:{port}", max_attempts=2, max_wait_secs=20.0) as engine:
-            began = time.monotonic()
-            asked = asyncio.create_task(engine.complete(wish()))
-            await asyncio.sleep(1.2)
-            async with listening_at(port, Script()):
-                reply = await asyncio.wait_for(asked, 10)
-            return reply, time.monotonic() - began
+        with held_port() as (held, url):
+            async with client(url, max_attempts=2, max_wait_secs=20.0) as engine:
+                began = time.monotonic()
+                asked = asyncio.create_task(engine.complete(wish()))
+                await asyncio.sleep(1.2)
+                async with listening_on(held, application(Script())):
+                    reply = await asyncio.wait_for(asked, 10)
+                return reply, time.monotonic() - began
 
     reply, seconds = asyncio.run(work())
     assert reply.samples[0].text == "hello"
@@ -157,12 +137,12 @@ def test_one_that_drops_every_connection_is_away_too():
 
 def test_a_server_that_stays_away_is_given_up_after_the_longest_pauses():
     async def work():
-        url = f"http://127.0.0.1:{free_port()}"
-        async with client(url, max_attempts=3, max_wait_secs=0.4) as engine:
-            began = time.monotonic()
-            with pytest.raises(EngineUnavailable, match="ClientConnectorError") as caught:
-                await engine.complete(wish())
-            return caught.value.attempts, time.monotonic() - began
+        with held_port() as (_, url):
+            async with client(url, max_attempts=3, max_wait_secs=0.4) as engine:
+                began = time.monotonic()
+                with pytest.raises(EngineUnavailable, match="ClientConnectorError") as caught:
+                    await engine.complete(wish())
+                return caught.value.attempts, time.monotonic() - began
 
     attempts, seconds = asyncio.run(work())
     assert attempts == 3
@@ -215,8 +195,7 @@ def test_every_engine_takes_several_urls(engine):
 
 
 def test_doctor_asks_every_url(capsys):
-    living, dead = SimulatedSettings(), f"http://127.0.0.1:{free_port()}"
-    with serving(living) as url:
+    with held_port() as (_, dead), serving(SimulatedSettings()) as url:
         overrides = ["problems=simulated", "engine=vllm", f'engine.url="{dead},{url}"', "engine.model=simulated"]
         began = time.monotonic()
         assert main(["doctor", *overrides]) == 1

@@ -1,7 +1,6 @@
 import asyncio
 import contextlib
 import json
-import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,6 +15,7 @@ from pipelines.engines.settings import Limits
 from pipelines.engines.simulated import SimulatedSettings, make_problem, serving
 from pipelines.errors import UserError
 from schemas import digest
+from tests.engines.ports import held_port, listening_on
 
 SAMPLING = Sampling(max_tokens=64, temperature=1.0)
 QUICK = {"max_attempts": 4, "max_wait_secs": 0.02, "connect_timeout_secs": 2.0, "read_timeout_secs": 5.0}
@@ -196,34 +196,27 @@ def test_it_gives_up_after_max_attempts_and_says_which_request_and_how_often(tro
 
 
 def test_a_refused_connection_is_tried_again_and_named():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}"
-
-    async def work():
+    async def work(url):
         async with client(url, max_attempts=2) as engine:
             return await engine.complete(wish())
 
-    with pytest.raises(EngineUnavailable, match=rf"^{url}: ClientConnectorError: ") as caught:
-        asyncio.run(work())
+    with (
+        held_port() as (_, url),
+        pytest.raises(EngineUnavailable, match=rf"^{url}: ClientConnectorError: ") as caught,
+    ):
+        asyncio.run(work(url))
     assert caught.value.attempts == 2
 
 
 def test_a_server_that_comes_back_is_asked_again():
     async def work():
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        runner = web.AppRunner(application(Script()), shutdown_timeout=0.1)
-        await runner.setup()
-        async with client(f"http://127.0.0.1:{port}", max_attempts=200) as engine:
-            asked = asyncio.create_task(engine.complete(wish()))
-            await asyncio.sleep(0.15)
-            assert not asked.done()
-            await web.TCPSite(runner, "127.0.0.1", port).start()
-            reply = await asyncio.wait_for(asked, 5)
-        await runner.cleanup()
-        return reply
+        with held_port() as (held, url):
+            async with client(url, max_attempts=200) as engine:
+                asked = asyncio.create_task(engine.complete(wish()))
+                await asyncio.sleep(0.15)
+                assert not asked.done()
+                async with listening_on(held, application(Script())):
+                    return await asyncio.wait_for(asked, 5)
 
     assert asyncio.run(work()).samples[0].text == "hello"
 
