@@ -2,20 +2,22 @@
 
     python -m benchmarks.recipes [--quick] [--tokens N] [--plot FILE] [RECIPE ...]
 
-Every recipe works through the same problems in the same order until N tokens of prompts and completions are paid
-(1,000,000; 400,000 with --quick); what is in finished shards then counts. Critics are right in 0.6 of their critiques
+Every recipe works through the same problems in the same order, as many of them as N tokens of prompts and completions
+pay for (1,000,000; 50,000 with --quick, which compares a few recipes coarsely): a trial with the first problems tells
+what one costs. What is counted are the tokens that were paid in the end. Critics are right in 0.6 of their critiques
 and leak the answer in a fifth of those that name an error; the actor follows a critique in 0.9 of its second solutions.
 These are the middle of `benchmarks.quality`, whose measure of a right critique is used: verdict, first wrong step and
 what is said of it agree with the world. `default` is wrongturn's own way; what a recipe leaves open is as there.
 
-Kept: verified critiques; precision: right ones among them; leaks: those that give the answer away. Yield: kept
-critiques for a million tokens; right yield: right ones. Rows: of all tables that trainers read.
+Rows: verified critiques that are kept; precision: right ones among them; leaks: those that give the answer away.
+Tables: rows of all those that trainers read.
 """
 
 import argparse
 import logging
+import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -33,85 +35,103 @@ from schemas import Record
 from schemas.arrow import SHOW_IMAGES
 
 OURS = "default"
-_ENDLESS = 5000
-"""Problems: more than the tokens last for."""
+_TRIAL = 8
+"""Problems of the trial that tells what one costs; three times as many where N tokens last for so many."""
 _MILLION = 1_000_000
+ELSEWHERE = ("gui_critic", "critic_lean")
+"""Recipes for other problems than numbers: screens and formal statements."""
+_QUICK = ("ref_critic", "spc")
 
 
 class Figure(Record):
     """What a recipe made of its tokens."""
 
-    recipe: str
     problems: int
-    """In finished shards."""
     calls: int
     tokens: int
-    kept: int
+    rows: int
+    """Verified critiques that are kept."""
     right: int
     leaks: int
-    rows: dict[str, int]
-    """Of each table that trainers read, where there are any."""
+    tables: dict[str, int]
+    """Rows of each table that trainers read, where there are any."""
+    precision: float | None
+    """Right ones among the rows; None where there is no row."""
+    tokens_per_row: float | None
 
-    @property
-    def precision(self) -> float:
-        """Right ones among the kept critiques; NaN where none was kept."""
-        return self.right / self.kept if self.kept else float("nan")
-
-    def yield_of(self, number: int) -> float:
+    def for_a_million(self, number: int) -> float:
         """So many for a million tokens."""
         return number * _MILLION / self.tokens
 
 
 def measure(name: str, tokens: int, folder: Path) -> Figure:
-    """Runs one recipe until its tokens are paid, or the problems done.
+    """Runs one recipe over as many problems as its tokens last for.
 
     Args:
       name: of the recipe; `default` is none.
       tokens: of prompts and completions together.
       folder: for its output.
     """
-    out = folder / name
+    trial = measure_on(name, _TRIAL, folder / f"{name}_trial")
+    lasts = max(1, round(_TRIAL * tokens / trial.tokens))
+    if lasts >= 3 * _TRIAL:  # Worth a closer look before all is staked on it.
+        trial = measure_on(name, 3 * _TRIAL, folder / f"{name}_trial_2")
+        lasts = round(3 * _TRIAL * tokens / trial.tokens)
+    return measure_on(name, lasts, folder / name)
+
+
+def measure_on(name: str, num_problems: int, out: Path) -> Figure:
+    """Runs one recipe over the first problems."""
     chosen = "" if name == OURS else (resources.files("conf") / "recipe" / f"{name}.yaml").read_text("utf-8")
     # On the command line a group would win over the recipe's choice.
     words = [word for word in (*BASE, "panel=blind") if f"override /{word.partition('=')[0]}:" not in chosen]
     words += [f"engine.world.critic_accuracy={MAIN[0]}", f"engine.world.follow={MAIN[1]}"]
-    words += [f"problems.num_problems={_ENDLESS}", "runner.problems_per_shard=4", f"budget.max_tokens={tokens}"]
-    run(compose([*([f"recipe={name}"] if chosen else []), *words, f"out={out}"]), Watcher())
-    paid = msgspec.json.decode((out / "run.json").read_bytes())["paid"]
-    paths = read_paths(out)
+    words += [f"problems.num_problems={num_problems}", f"out={out}"]
+    run(compose([*([f"recipe={name}"] if chosen else []), *words]), Watcher())
+    paid = msgspec.json.decode((out / "run.json").read_bytes())["paid"].values()
+    spent = sum(usage["prompt_tokens"] + usage["completion_tokens"] for usage in paid)
+    paths, books = read_paths(out), read_books(out)
     kept = [item.critique for item in read_verified(out) if item.decision == "kept"]
-    books = read_books(out)
+    right = sum(is_right(critique, paths[critique.path_id]) for critique in kept)
     return Figure(
-        recipe=name,
-        problems=books.rows["trees"],
-        calls=sum(usage["requests"] for usage in paid.values()),
-        tokens=sum(usage["prompt_tokens"] + usage["completion_tokens"] for usage in paid.values()),
-        kept=len(kept),
-        right=sum(is_right(critique, paths[critique.path_id]) for critique in kept),
+        problems=num_problems,
+        calls=sum(usage["requests"] for usage in paid),
+        tokens=spent,
+        rows=len(kept),
+        right=right,
         leaks=sum(bool(find_leak(critique, paths[critique.path_id])) for critique in kept),
-        rows={config: books.rows[config] for config in SHOW_IMAGES if books.rows[config]},
+        tables={config: books.rows[config] for config in SHOW_IMAGES if books.rows[config]},
+        precision=right / len(kept) if kept else None,
+        tokens_per_row=spent / len(kept) if kept else None,
     )
 
 
-def compare(names: Sequence[str], tokens: int) -> list[Figure]:
-    """All of them, ours first."""
-    with tempfile.TemporaryDirectory() as folder:
-        return [measure(name, tokens, Path(folder)) for name in (OURS, *names)]
+def compare(names: Sequence[str], tokens: int) -> dict[str, Figure]:
+    """All of them by name, ours first."""
+    figures = {}
+    for name in (OURS, *names):
+        with tempfile.TemporaryDirectory() as folder:
+            figures[name] = measure(name, tokens, Path(folder))
+        print(f"{name}: {figures[name].tokens} tokens", file=sys.stderr)
+    return figures
 
 
-def table(figures: Sequence[Figure]) -> Table:
+def table(figures: Mapping[str, Figure]) -> Table:
     """For people."""
-    made = Table("recipe", "problems", "calls a problem", "kept", "right", "precision", "leaks", "yield", "right yield")
-    made.add_column("rows")
-    for each in figures:
-        numbers = (f"{each.problems}", f"{each.calls / max(each.problems, 1):.0f}", f"{each.kept}", f"{each.right}")
-        shares = f"{each.precision:.3f}", f"{each.leaks}", f"{each.yield_of(each.kept):.1f}"
-        rows = ", ".join(f"{config} {number}" for config, number in each.rows.items())
-        made.add_row(each.recipe, *numbers, *shares, f"{each.yield_of(each.right):.1f}", rows)
+    made = Table("recipe", "problems", "calls", "tokens", "rows", "right", "precision", "leaks", "tokens a row")
+    for heading in ("rows a million", "right ones a million", "tables"):
+        made.add_column(heading)
+    for name, each in figures.items():
+        numbers = (f"{number}" for number in (each.problems, each.calls, each.tokens, each.rows, each.right))
+        precision = "-" if each.precision is None else f"{each.precision:.3f}"
+        price = "-" if each.tokens_per_row is None else f"{each.tokens_per_row:.0f}"
+        yields = (f"{each.for_a_million(number):.0f}" for number in (each.rows, each.right))
+        tables = ", ".join(f"{config} {number}" for config, number in each.tables.items())
+        made.add_row(name, *numbers, precision, f"{each.leaks}", price, *yields, tables)
     return made
 
 
-def plot(figures: Sequence[Figure], path: Path) -> None:
+def plot(figures: Mapping[str, Figure], path: Path) -> None:
     """Precision over the yield of kept critiques, a point a recipe."""
     import matplotlib
 
@@ -120,11 +140,11 @@ def plot(figures: Sequence[Figure], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axis = pyplot.subplots(figsize=(8, 5))
-    for each in figures:
-        if each.kept:
-            x, y = each.yield_of(each.kept), each.precision
-            axis.scatter([x], [y], color="tab:red" if each.recipe == OURS else "tab:blue")
-            axis.annotate(each.recipe, (x, y), textcoords="offset points", xytext=(5, 4), fontsize="small")
+    for name, each in figures.items():
+        if each.precision is not None:
+            x, y = each.for_a_million(each.rows), each.precision
+            axis.scatter([x], [y], color="tab:red" if name == OURS else "tab:blue")
+            axis.annotate(name, (x, y), textcoords="offset points", xytext=(5, 4), fontsize="small")
     axis.set_xscale("log")
     axis.set_xlabel("kept critiques for a million tokens")
     axis.set_ylabel("share of them that is right")
@@ -137,19 +157,19 @@ def plot(figures: Sequence[Figure], path: Path) -> None:
 def main() -> None:
     """Runs them all and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="400,000 tokens")
+    parser.add_argument("--quick", action="store_true", help="50,000 tokens, a few recipes")
     parser.add_argument("--tokens", type=int, help="of each recipe")
     parser.add_argument("--plot", type=Path, help="draw precision over yield (needs matplotlib)")
     parser.add_argument("recipes", nargs="*", help="recipes; those that write sft or critique_dpo otherwise")
     options = parser.parse_args()
-    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # It logs the end of a budget as if it were an error.
-    tokens = options.tokens or (400_000 if options.quick else 1_000_000)
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     critics = [recipe.name for recipe in recipes() if {"sft", "critique_dpo"} & set(recipe.writes)]
-    figures = compare(options.recipes or critics, tokens)
-    Console(width=160).print(table(figures))
+    names = options.recipes or (_QUICK if options.quick else [name for name in critics if name not in ELSEWHERE])
+    figures = compare(names, options.tokens or (50_000 if options.quick else _MILLION))
+    Console(width=200).print(table(figures))
     if options.plot:
         plot(figures, options.plot)
-    print(msgspec.json.encode({each.recipe: each for each in figures}).decode())
+    print(msgspec.json.encode(figures).decode())
 
 
 if __name__ == "__main__":
