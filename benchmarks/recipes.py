@@ -40,6 +40,8 @@ _TRIAL = 8
 _MILLION = 1_000_000
 ELSEWHERE = ("gui_critic", "critic_lean")
 """Recipes for other problems than numbers: screens and formal statements."""
+BESIDES: Mapping[str, tuple[str, ...]] = {"mmc": ("search.step_rule=marker",)}
+"""Settings that a recipe is given here: MMC's steps of 30 tokens may end anywhere, and this world cannot judge them."""
 _QUICK = ("ref_critic", "spc")
 
 
@@ -87,7 +89,7 @@ def measure_on(name: str, num_problems: int, out: Path) -> Figure:
     words = [word for word in (*BASE, "panel=blind") if f"override /{word.partition('=')[0]}:" not in chosen]
     words += [f"engine.world.critic_accuracy={MAIN[0]}", f"engine.world.follow={MAIN[1]}"]
     words += [f"problems.num_problems={num_problems}", f"out={out}"]
-    run(compose([*([f"recipe={name}"] if chosen else []), *words]), Watcher())
+    run(compose([*([f"recipe={name}"] if chosen else []), *words, *BESIDES.get(name, ())]), Watcher())
     paid = msgspec.json.decode((out / "run.json").read_bytes())["paid"].values()
     spent = sum(usage["prompt_tokens"] + usage["completion_tokens"] for usage in paid)
     paths, books = read_paths(out), read_books(out)
