@@ -125,9 +125,24 @@ class Jobs:
     def _fill_once(self, shards: Sequence[int]) -> None:
         with contextlib.ExitStack() as stack:
             job = self._submit(shards)
-            stack.callback(_cancel, job)
+            stack.callback(self._cancel, job)
             self._watch(job)
             stack.pop_all()
+
+    def _cancel(self, job: PipelineResult) -> None:
+        """Cancels a job that is given up for a reason of its own: what the runner says to that is no news.
+
+        A cluster of which it can be asked has ended it when this returns: whoever starts the next job finds the slots
+        free, and nobody asks a model any more.
+        """
+        try:
+            job.cancel()
+            if self._rest:
+                self._rest.cancel(self._name)
+        except ClusterError as error:
+            _LOG.warning("%s", error)
+        except (grpc.RpcError, OSError, http.client.HTTPException, RuntimeError) as error:
+            _LOG.info("the job cannot be cancelled: %s", error)
 
     def _watch(self, job: PipelineResult) -> None:
         ended = threading.Event()
@@ -199,14 +214,6 @@ class Jobs:
                 "(runner.worker_start_secs): see the log of the worker pool or of the containers; they need wrongturn, "
                 "as this machine has it, and a way to the cluster"
             )
-
-
-def _cancel(job: PipelineResult) -> None:
-    """Cancels a job that is given up for a reason of its own: what the runner says to that is no news."""
-    try:
-        job.cancel()
-    except (grpc.RpcError, OSError, RuntimeError) as error:
-        _LOG.info("the job cannot be cancelled: %s", error)
 
 
 def _await(job: PipelineResult, ended: threading.Event, failed: list[Exception]) -> None:

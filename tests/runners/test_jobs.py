@@ -16,6 +16,7 @@ from pipelines.runners.flink import ClusterError
 from pipelines.runners.settings import Flink, Prism
 from pipelines.site import Site, open_site, report
 from pipelines.worker import Shared
+from tests.runners.test_flink_rest import rest
 
 ELSEWHERE = Flink(flink_master="[local]", worker_pool="localhost:50000", watch_secs=0.02)
 
@@ -113,6 +114,19 @@ def test_a_job_with_a_worker_is_waited_for(site):
     threading.Timer(0.3, job.end).start()
     made.fill([0])
     assert job.cancelled == 0
+
+
+def test_a_cluster_has_ended_a_cancelled_job_when_the_command_comes_back(site, monkeypatch):
+    monkeypatch.setattr("pipelines.runners.cluster._GRACE_SECS", 0.01)
+    states = iter(["RUNNING", "CANCELLING", "CANCELLING", "CANCELED"])
+    overview = {"/jobs/overview": lambda: {"jobs": [{"jid": "a", "name": "name", "state": next(states)}]}}
+    with rest(overview) as (master, asked):
+        settings = Flink(flink_master=master, worker_pool="localhost:50000", watch_secs=0.02)
+        made, _ = jobs(site, Job(), settings=settings, journal=Ledger(15), budget=BudgetSettings(max_requests=10))
+        with pytest.raises(BudgetReached):
+            made.fill([0])
+    assert [line for line in asked if line.startswith("PATCH")] == ["PATCH /jobs/a"]
+    assert list(states) == []
 
 
 def test_an_interrupt_cancels_the_job(site, monkeypatch):
