@@ -14,9 +14,11 @@ Tables: rows of all those that trainers read.
 """
 
 import argparse
+import itertools
 import logging
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -134,23 +136,29 @@ def table(figures: Mapping[str, Figure]) -> Table:
 
 
 def plot(figures: Mapping[str, Figure], path: Path) -> None:
-    """Precision over the yield of kept critiques, a point a recipe."""
+    """Precision over the yield of kept critiques, a point a recipe; those that fall together share one."""
     import matplotlib
 
     matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "wrongturn"
-    from matplotlib import pyplot
+    matplotlib.rcParams.update({"svg.hashsalt": "wrongturn", "svg.fonttype": "none"})
+    from matplotlib import pyplot, ticker
 
     figure, axis = pyplot.subplots(figsize=(8, 5))
+    at: defaultdict[tuple[float, float], list[str]] = defaultdict(list)
     for name, each in figures.items():
         if each.precision is not None:
-            x, y = each.for_a_million(each.rows), each.precision
-            axis.scatter([x], [y], color="tab:red" if name == OURS else "tab:blue")
-            axis.annotate(name, (x, y), textcoords="offset points", xytext=(5, 4), fontsize="small")
+            at[each.for_a_million(each.rows), each.precision].append(name)
+    colours = pyplot.get_cmap("tab20").colors
+    for (point, names), colour, marker in zip(at.items(), itertools.cycle(colours), itertools.cycle("oDsv^P")):
+        axis.scatter(*point, color=colour, marker=marker, s=100 if OURS in names else 40, label=", ".join(names))
+    axis.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
     axis.set_xscale("log")
+    axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(ticker.ScalarFormatter())
+    axis.xaxis.set_minor_locator(ticker.NullLocator())
     axis.set_xlabel("kept critiques for a million tokens")
     axis.set_ylabel("share of them that is right")
-    axis.set_ylim(0, 1.03)
+    axis.set_ylim(min(0.4, *(precision for _, precision in at)) - 0.05, 1.03)
     axis.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
