@@ -1,11 +1,18 @@
-"""Trees and critiques as a terminal shows them. Nothing that a run holds is read as markup or obeyed as an escape."""
+"""Trees, critiques and dialogues in the terminal. Nothing that a run holds is read as markup or obeyed as an escape."""
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.text import Text
 from rich.tree import Tree as RichTree
 
+from annotators.dialogue import why_unhelped
 from mcts.estimates import interval
-from schemas import Node, PathPair, Tree, Verified, visible
+from schemas import Attempt, Dialogue, Feedback, Node, Outcome, PathPair, Tree, Verified, visible
+
+_MESSAGE_CHARS = 200
+"""Of what a checker said, beside a node of a tree; beside its path it is whole."""
+_ATTEMPT_CHARS = 600
+_ANSWER_CHARS = 80
 
 
 def heading(text: str, *, is_wanted: bool = False) -> Text:
@@ -17,6 +24,14 @@ def heading(text: str, *, is_wanted: bool = False) -> Text:
 def step_name(step: int | None) -> str:
     """A step as people count."""
     return "no step" if step is None else f"step {step + 1}"
+
+
+def _cut(text: str, most: int) -> str:
+    return text[:most] + "\N{HORIZONTAL ELLIPSIS}" * (len(text) > most)
+
+
+def _on_a_line(text: str, most: int) -> str:
+    return _cut(" ".join(text.split()), most)
 
 
 def draw_tree(tree: Tree, pair: PathPair | None) -> RichTree:
@@ -37,10 +52,19 @@ def _label(node: Node, *, is_turn: bool, is_right: bool) -> Text:
     label = Text()  # Without a style of its own, which what follows would take on.
     label.append(f"{text}  <- the wrong turn" if is_turn else text, "bold red" if is_turn else "green" * is_right)
     label.append(" ").append_text(_rate(node))
-    mark, style = {"correct": (" right", "green"), "incorrect": (" wrong", "red")}.get(node.outcome or "", ("", ""))
-    if node.outcome == "unscored":
-        mark, style = f" unscored: {visible(node.unscored_reason or '')}", "yellow"
-    return label.append(mark, style)
+    if node.outcome:
+        words, style = _outcome(node.outcome, node.unscored_reason)
+        label.append(f" {words}", style)
+    if node.message:
+        label.append(visible(f"  the checker: {_on_a_line(node.message, _MESSAGE_CHARS)}"), "dim")
+    return label
+
+
+def _outcome(outcome: Outcome, unscored_reason: str | None) -> tuple[str, str]:
+    """An outcome in words, and their style."""
+    if outcome == "unscored":
+        return visible(f"unscored: {unscored_reason or ''}"), "yellow"
+    return ("right", "green") if outcome == "correct" else ("wrong", "red")
 
 
 def _rate(node: Node) -> Text:
@@ -79,3 +103,37 @@ def print_verified(console: Console, item: Verified) -> None:
     if item.refinement:
         console.print(Text("a right second solution written with it:"))
         console.print(Text(visible(item.refinement.strip()), "dim"), soft_wrap=True)
+
+
+def print_text(console: Console, text: str, style: str = "", *, indent: int = 2) -> None:
+    """Prints a text, each line of it so many columns from the left, also where it has to be broken."""
+    console.print(Padding(Text(visible(text), style), (0, 0, 0, indent), expand=False))
+
+
+def print_dialogue(console: Console, dialogue: Dialogue) -> None:
+    """Prints what was attempted and what was said of it, round by round, and why it ended."""
+    for i, turn in enumerate(dialogue.turns):
+        _print_attempt(console, i, turn.attempt)
+        if i and (why := why_unhelped(dialogue.turns[i - 1], turn.attempt)):
+            print_text(console, f"It stayed wrong: {why}")
+        if turn.feedback:
+            _print_feedback(console, turn.feedback)
+    print_text(console, f"Ended: {dialogue.ended}", "bold")
+    if dialogue.leak:
+        print_text(console, f"gives the answer away: {dialogue.leak}", indent=4)
+
+
+def _print_attempt(console: Console, number: int, attempt: Attempt) -> None:
+    words, style = _outcome(attempt.outcome, attempt.unscored_reason)
+    answer = "no answer" if attempt.answer is None else f"answer {_on_a_line(attempt.answer, _ANSWER_CHARS)}"
+    print_text(console, f"Round {number}, attempt: {words}, {answer}", f"bold {style}")
+    print_text(console, _cut(attempt.text.strip(), _ATTEMPT_CHARS), "dim", indent=4)
+
+
+def _print_feedback(console: Console, feedback: Feedback) -> None:
+    by = f" by {feedback.provenance.model}" if feedback.provenance else ""
+    says = "says that nothing is wrong" if feedback.says_right else f"names {step_name(feedback.named_step)}"
+    print_text(console, f"Feedback{by}: {says}", "bold")
+    print_text(console, feedback.text.strip(), indent=4)
+    if feedback.masked:
+        print_text(console, f"masked: {', '.join(feedback.masked)}", "yellow", indent=4)

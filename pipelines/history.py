@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.text import Text
 
-from pipelines.drawing import draw_tree, heading, print_verified, step_name
+from annotators.dialogue_figures import name_of
+from pipelines.drawing import draw_tree, heading, print_dialogue, print_text, print_verified, step_name
 from pipelines.output import OutputError
 from pipelines.shards import read_file, read_rows, table_files
-from schemas import Critique, Panel, PathAlone, PathPair, Record, Tree, Verified, visible
+from schemas import Critique, Dialogue, Panel, PathAlone, PathPair, Record, Tree, Verified, visible
 from schemas.arrow import CONFIGS, from_row
 
 _MOST_LISTED = 5
@@ -31,6 +31,7 @@ _PROBLEM_OF = {
 }
 """Columns with the id and with the problem's; tables that are not named here are for trainers."""
 _FOR_TRAINERS = ("id", "origin.problem_id")
+_OF_A_PATH = ("pairs", "alone", "critiques", "panels", "verified")
 
 
 class Found(Record):
@@ -85,12 +86,12 @@ def find(out: Path, wanted: str) -> Found:
     nearest = f"the nearest are {', '.join(near)}" if near else "none is near"
     raise OutputError(
         f"{out} holds nothing with the id {wanted!r}, and {nearest}; expected the id of a problem, tree, path, "
-        "critique or row, or its beginning"
+        "dialogue, critique or row, or its beginning"
     )
 
 
 def print_history(console: Console, out: Path, wanted: str) -> None:
-    """Prints what led to the row, critique, tree or problem with this id and what became of it.
+    """Prints what led to the row, critique, dialogue, tree or problem with this id and what became of it.
 
     Raises:
       OutputError: there is none.
@@ -105,6 +106,10 @@ def print_history(console: Console, out: Path, wanted: str) -> None:
         pair = next((path for path in paths if isinstance(path, PathPair) and path.tree_id == tree.id), None)
         console.print(heading(f"Tree {tree.id}, ended by {tree.stopped}, {tree.rollouts} rollouts"))
         console.print(draw_tree(tree, pair))
+    for dialogue in rows.dialogues():
+        title = f"Dialogue {dialogue.id}, feedback: {name_of(dialogue)}"
+        console.print(heading(title, is_wanted=dialogue.id == found.id))
+        print_dialogue(console, dialogue)
     for path in paths:
         _print_path(console, path)
         _print_critics(console, rows, path.id, found.id)
@@ -112,7 +117,10 @@ def print_history(console: Console, out: Path, wanted: str) -> None:
 
 
 class _Rows:
-    """The rows of one problem. Where the id is a path's or a critique's, only of that path."""
+    """The rows of one problem. Where the id is a path's or a critique's, only of that path; a dialogue's likewise.
+
+    Both come of a tree, and neither of the other.
+    """
 
     def __init__(self, out: Path, found: Found) -> None:
         self._out = out
@@ -131,6 +139,8 @@ class _Rows:
 
     def paths(self) -> list[PathPair | PathAlone]:
         """The paths to be told of."""
+        if self._found.table == "dialogues":
+            return []
         paths: list[PathPair | PathAlone] = [from_row(row, PathPair) for row in self._of("pairs")]
         paths += [from_row(row, PathAlone) for row in self._of("alone")]
         critiques = [*self.critiques, *(item.critique for item in self.verified)]
@@ -139,6 +149,14 @@ class _Rows:
         of |= {panel.id: panel.path_id for panel in self.panels} | {path.id: path.id for path in paths}
         wanted = of.get(self._found.id)
         return [path for path in paths if wanted in (None, path.id)]
+
+    def dialogues(self) -> list[Dialogue]:
+        """The dialogues to be told of."""
+        if self._found.table in _OF_A_PATH:
+            return []
+        dialogues = [from_row(row, Dialogue) for row in self._of("dialogues")]
+        is_one = self._found.table == "dialogues"
+        return [dialogue for dialogue in dialogues if not is_one or dialogue.id == self._found.id]
 
     def ends(self) -> Iterator[tuple[str, str, str]]:
         """Stage, reason and detail of what was rejected or failed."""
@@ -157,14 +175,15 @@ class _Rows:
 def _print_problem(console: Console, tree: Tree) -> None:
     problem = tree.problem
     console.print(heading(f"Problem {problem.id}, from {problem.source}, checked as {problem.domain}"))
-    _print(console, problem.question.strip())
-    _print(console, f"Right answer: {problem.answer}")
+    print_text(console, problem.question.strip())
+    print_text(console, f"Right answer: {problem.answer}")
 
 
 def _print_path(console: Console, path: PathPair | PathAlone) -> None:
     if isinstance(path, PathAlone):
         console.print(heading(f"Path {path.id}, right"))
-        _print(console, "".join(path.steps).strip())
+        print_text(console, "".join(path.steps).strip())
+        _print_message(console, path)
         return
     console.print(heading(f"Path {path.id}, wrong; rule {path.rule}, p = {path.p_value:.2g}"))
     for i, (step, mass) in enumerate(zip(path.steps, path.posterior, strict=True)):
@@ -172,6 +191,12 @@ def _print_path(console: Console, path: PathPair | PathAlone) -> None:
         line = Text(f"  {mass:4.2f}  ", "dim").append(visible(step.strip()), "bold red" if is_turn else "not dim")
         console.print(line.append("  <- the wrong turn" if is_turn else ""), soft_wrap=True)
     console.print(Text("  (before each step: the probability that it is the first wrong one)", "dim"))
+    _print_message(console, path)
+
+
+def _print_message(console: Console, path: PathPair | PathAlone) -> None:
+    if path.message:
+        print_text(console, f"The checker said: {path.message.strip()}")
 
 
 def _print_critics(console: Console, rows: _Rows, path_id: str, wanted: str) -> None:
@@ -180,14 +205,14 @@ def _print_critics(console: Console, rows: _Rows, path_id: str, wanted: str) -> 
             said = f"{critique.verdict}, names {step_name(critique.first_wrong_step)}"
             title = f"Critique {critique.id} by {critique.agent}, view {critique.view}: {said}"
             console.print(heading(title, is_wanted=critique.id == wanted))
-            _print(console, critique.text)
+            print_text(console, critique.text)
     for panel in rows.panels:
         if panel.path_id == path_id:
             agreed = f"{panel.consensus}, {step_name(panel.consensus_step)}, confidence {panel.confidence:.2f}"
             console.print(heading(f"Panel {panel.id}: {agreed}", is_wanted=panel.id == wanted))
             for vote in panel.votes:
                 said = f"{vote.verdict}, {step_name(vote.first_wrong_step)}, reliability {vote.reliability:.2f}"
-                _print(console, f"{vote.agent}: {said}")
+                print_text(console, f"{vote.agent}: {said}")
     for item in rows.verified:
         if item.critique.path_id == path_id:
             title = f"Verification of {item.critique.id} by {item.critique.agent}: {item.decision}"
@@ -200,17 +225,13 @@ def _print_ends(console: Console, rows: _Rows) -> None:
     if ends:
         console.print(heading("Rejected or failed"))
     for stage, reason, detail in ends:
-        _print(console, f"{stage}: {reason}" + (f" ({detail})" if detail else ""))
+        print_text(console, f"{stage}: {reason}" + (f" ({detail})" if detail else ""))
     exported = list(rows.rows())
     console.print(heading("Rows for trainers"))
     for config, name in exported:
-        _print(console, f"{config} {name}")
+        print_text(console, f"{config} {name}")
     if not exported:
-        _print(console, "none")
-
-
-def _print(console: Console, text: str) -> None:
-    console.print(Padding(Text(visible(text)), (0, 0, 0, 2), expand=False))
+        print_text(console, "none")
 
 
 def all_verified(out: Path) -> Iterator[tuple[str, str]]:

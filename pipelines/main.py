@@ -108,7 +108,7 @@ def _add_recipes(recipes: argparse.ArgumentParser) -> None:
 def _add_show(show: argparse.ArgumentParser) -> None:
     show.add_argument("out", metavar="OUT", help="folder that a run wrote to")
     show.add_argument("--tree", metavar="ID", default="", help="show this tree (its id or its problem's)")
-    show.add_argument("--id", metavar="ID", default="", help="all about a row, critique, tree, problem; or a prefix")
+    show.add_argument("--id", metavar="ID", default="", help="all about a row, critique, dialogue, tree, problem")
     show.add_argument("-n", metavar="N", type=_count, default=2, dest="number", help="critiques of each decision (2)")
     show.add_argument("--seed", metavar="SEED", type=int, default=0, help="draw other critiques (0)")
     show.set_defaults(act=_show)

@@ -139,7 +139,7 @@ def tree_of(row: Row, paths: Sequence[Row], most_bytes: int) -> dict[str, Any]:
 
 
 def _node(node: Row) -> list[Any]:
-    """`[parent, text, correct, scored, unscored, low, high, outcome, answer, reason]`; interval over 0..1."""
+    """`[parent, text, correct, scored, unscored, low, high, outcome, answer, reason, message]`; interval over 0..1."""
     direct = node["direct"]
     low, high = interval(Estimate(**direct), _LEVEL) if direct["scored"] else (0.0, 1.0)
     return [
@@ -153,6 +153,7 @@ def _node(node: Row) -> list[Any]:
         node["outcome"] or "",
         shown(node["answer"], _NAME_CHARS),
         shown(node["unscored_reason"], _NAME_CHARS),
+        shown(node["message"].strip(), _STEP_CHARS),
     ]
 
 

@@ -2,7 +2,7 @@
 // Every text of the run gets into the page by textContent or as an option's text; nothing is ever parsed as HTML.
 (() => {
   const { trees, rows } = JSON.parse(document.getElementById("data").textContent);
-  const [ID, PARENT, TEXT, RIGHT, SCORED, UNSCORED, LOW, HIGH, OUTCOME, ANSWER, REASON] = [...Array(11).keys()];
+  const [ID, PARENT, TEXT, RIGHT, SCORED, UNSCORED, LOW, HIGH, OUTCOME, ANSWER, REASON, MESSAGE] = [...Array(12).keys()];
   const SVG = "http://www.w3.org/2000/svg";
   const at = (id) => document.getElementById(id);
 
@@ -163,6 +163,7 @@
     } else if (!node[OUTCOME]) parts.push(paragraph("No rollout started here."));
     if (node[UNSCORED]) parts.push(paragraph(`${node[UNSCORED]} rollouts unscored.`));
     if (node[OUTCOME]) parts.push(paragraph(`Ends a solution: answer ${node[ANSWER] || "none"}, ${node[OUTCOME]}${node[REASON] ? ` (${node[REASON]})` : ""}.`));
+    if (node[MESSAGE]) parts.push(paragraph("The checker said:"), element("pre", { class: "plain", text: node[MESSAGE] }));
     for (const path of tree.paths.filter((path) => path.wrong.includes(chosen) || path.right.includes(chosen))) {
       const step = path.wrong.indexOf(chosen);
       if (step >= 0) parts.push(paragraph(`On the wrong path, step ${step + 1}: probability ${path.posterior[step]} that it is the first wrong one. Gap to the right path: p = ${path.p.toPrecision(2)}.`));

@@ -207,6 +207,8 @@ def test_a_row_of_script_is_shown_as_text(browser, hostile, tmp_path):
         summary.click()
     for i in range(30):  # Each choice draws the outline anew.
         browser.execute_script("document.querySelectorAll('#tree-outline .item')[arguments[0]].click()", i)
+        if i == 1:  # Its step, and what a checker said of it.
+            assert [each.text for each in all_of(browser, "#tree-node > pre")] == [SCRIPT, SCRIPT]
     assert SCRIPT in browser.find_element("css selector", "#row-list pre").text
     assert "owned" not in browser.title
     assert all_of(browser, "body img, body iframe, body object, main script") == []

@@ -10,6 +10,7 @@ from rich.console import Console
 from pipelines.card import write_card
 from pipelines.config import compose
 from pipelines.display import say
+from pipelines.drawing import print_dialogue
 from pipelines.manifest import Books, StageCount
 from pipelines.output import Output
 from pipelines.plan import Inputs, make_plan
@@ -19,6 +20,7 @@ from pipelines.show import draw_tree, show
 from schemas import Estimate, Node, Problem, Tree, Verified
 from schemas.arrow import CONFIGS
 from tests.annotators.annotated import critique, pair, provenance
+from tests.annotators.made_dialogues import attempt, dialogue, told
 from tests.hostile.corpus import corpus
 from tests.hostile.test_hostile_runs import check_card, check_page, check_terminal, data_of
 
@@ -30,7 +32,9 @@ def tree_of(texts: list[str], *, name: str = "tree1") -> Tree:
     nodes = [Node(parent=-1, step="", depth=0, kind="root", direct=Estimate(correct=4, scored=8))]
     for i in range(300):
         said = texts[i % len(texts)]
-        nodes.append(Node(parent=0, step=said, depth=1, kind="terminal", outcome="incorrect", answer=said))
+        nodes.append(
+            Node(parent=0, step=said, depth=1, kind="terminal", outcome="incorrect", answer=said, message=said)
+        )
     question = f"What? {texts[0]}"
     return Tree(
         id=name,
@@ -110,10 +114,12 @@ def test_no_element_and_no_attribute_of_the_report_comes_from_a_text(out):
     data = json.loads(data_of((out / "report.html").read_text(encoding="utf-8")))
     assert len(data["rows"]) == 50
     assert [len(tree["nodes"]) for tree in data["trees"]] == [299]
-    shown = "".join([node[2] for node in data["trees"][0]["nodes"]] + [row["text"] for row in data["rows"]])
-    assert "</script><script>x()</script>" in shown
-    assert "\x1b" not in shown
-    assert "\\x1b[2J" in shown
+    nodes = data["trees"][0]["nodes"]
+    texts = [node[2] for node in nodes] + [row["text"] for row in data["rows"]]
+    for shown in ("".join(texts), "".join(node[-1] for node in nodes)):
+        assert "</script><script>x()</script>" in shown
+        assert "\x1b" not in shown
+        assert "\\x1b[2J" in shown
 
 
 @pytest.mark.parametrize(
@@ -133,6 +139,10 @@ def test_nothing_of_a_text_steers_the_terminal(out):
     console.print(draw_tree(tree, pair(tree.problem)))
     for text in SHORT:
         say(console, text)
+        said = msgspec.structs.replace(told(text, masked=(text,)), provenance=provenance(text))
+        item = attempt((text, f"Answer: {text}"), "unscored")
+        talk = dialogue((msgspec.structs.replace(item, unscored_reason=text), said), (item, None))
+        print_dialogue(console, msgspec.structs.replace(talk, leak=text))
     check_terminal(terminal.getvalue())
     assert "[bold]x[/bold]" in terminal.getvalue()
     assert ":bomb: :smile:" in terminal.getvalue()

@@ -87,8 +87,16 @@ def test_a_tree_of_many_nodes_keeps_its_paths_and_its_parents():
 def test_values_of_nodes_have_their_counts_and_their_interval():
     (root, leaf) = tree_of(to_row(tree("t")), [], 10_000)["nodes"]
     low, high = scipy.stats.beta(4.5, 4.5).interval(0.9)  # Jeffreys: half an outcome more of each kind.
-    assert root == [0, -1, "", 4, 8, 0, round(low, 2), round(high, 2), "", "", ""]
+    assert root == [0, -1, "", 4, 8, 0, round(low, 2), round(high, 2), "", "", "", ""]
     assert leaf[2:5] == ["s", 0, 0]
+
+
+def test_a_node_has_what_the_checker_said_cut_and_spelled_out():
+    item = tree("t", ["s", "t"])
+    said = msgspec.structs.replace(item.nodes[1], message="\nline 1: \x1b[2J\n")
+    long = msgspec.structs.replace(item.nodes[2], message="x" * 2_000)
+    nodes = tree_of(to_row(msgspec.structs.replace(item, nodes=(item.nodes[0], said, long))), [], 10_000)["nodes"]
+    assert [node[-1] for node in nodes] == ["", "line 1: \\x1b[2J", "x" * 1_000 + "\N{HORIZONTAL ELLIPSIS}"]
 
 
 def test_rejections_before_the_critics_are_rows_too(tmp_path):

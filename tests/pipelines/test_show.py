@@ -6,12 +6,14 @@ import msgspec
 import pytest
 from rich.console import Console
 
+from pipelines.drawing import draw_tree, print_dialogue
 from pipelines.history import find, print_history
 from pipelines.output import OutputError
 from pipelines.shards import all_shards, write_shard
 from pipelines.show import Choice, draw, show
-from schemas import Estimate, Node, Panel, Rejection, Tree, Verified
+from schemas import Estimate, Node, Panel, PathPair, Rejection, Tree, Verified
 from tests.annotators.annotated import critique, pair, problem
+from tests.annotators.made_dialogues import RIGHT, WORSE, WRONG, attempt, dialogue, told
 from tests.hostile.test_pages import books
 from tests.pipelines.made_records import make
 
@@ -25,6 +27,12 @@ def verified(name: str, decision: str) -> Verified:
     )
 
 
+def refused() -> PathPair:
+    """The pair, of whose wrong side a checker has said something."""
+    path = pair()
+    return msgspec.structs.replace(path, wrong=msgspec.structs.replace(path.wrong, message="line 1:\n  19 is not 20"))
+
+
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
     folder = tmp_path_factory.mktemp("show")
@@ -33,9 +41,12 @@ def out(tmp_path_factory):
     tree = msgspec.structs.replace(make(Tree), id="tree1", nodes=tuple(nodes), problem=problem())
     said = [verified(f"{decision[0]}{i}", decision) for decision in ("kept", "rejected") for i in range(5)]
     panel = msgspec.structs.replace(make(Panel), id="panel1", path_id="pair1", problem_id="q1", composed=None)
+    solved = dialogue((attempt(WRONG), told()), (attempt(RIGHT, "correct"), None), name="talk1")
+    given_up = dialogue((attempt(WORSE), told("Hm.", step=None)), (attempt(), None), name="talk2", ended="max_rounds")
     rows = {
         "trees": [("tree1", tree)],
-        "pairs": [("pair1", pair())],
+        "pairs": [("pair1", refused())],
+        "dialogues": [("talk1", solved), ("talk2", given_up)],
         "panels": [("panel1", panel)],
         "critiques": [("c-k0", said[0].critique)],
         "verified": [(item.id, item) for item in said],
@@ -99,6 +110,7 @@ def test_without_colours_nothing_is_coloured(out, monkeypatch):
         ("pair1", "pairs"),
         ("c-k0", "critiques"),
         ("k3", "verified"),
+        ("talk1", "dialogues"),
     ],
 )
 def test_an_id_or_its_beginning_finds_what_has_it(out, wanted, table):
@@ -118,10 +130,14 @@ def test_a_beginning_of_several_ids_names_them(out):
         find(out, "pa")
 
 
-def test_a_history_goes_from_the_problem_to_the_verification(out):
+def history(out, wanted: str) -> str:
     terminal = io.StringIO()
-    print_history(Console(file=terminal, width=140), out, "k0")
-    printed = terminal.getvalue()
+    print_history(Console(file=terminal, width=140), out, wanted)
+    return "\n".join(line.rstrip() for line in terminal.getvalue().splitlines())
+
+
+def test_a_history_goes_from_the_problem_to_the_verification(out):
+    printed = history(out, "k0")
     order = [
         "Problem q1, from tests",
         "Calculate 7 + 8 + 5.",
@@ -144,8 +160,80 @@ def test_a_history_goes_from_the_problem_to_the_verification(out):
     assert "bad_row" not in printed
 
 
-def test_a_history_of_a_row_that_never_became_a_tree(out):
+def test_the_history_of_a_dialogue_has_its_turns_and_no_other_dialogue_or_path(out):
+    printed = history(out, "talk1")
+    assert "Tree tree1" in printed
+    assert (
+        """
+Dialogue talk1, feedback: teacher  <- the id you gave
+  Round 0, attempt: wrong, answer 19
+    Step 1: 7 + 8 = 14
+    Step 2: 14 + 5 = 19
+    Answer: 19
+  Feedback by giver-model: names step 1
+    Look at step 1.
+  Round 1, attempt: right, answer 20
+    Step 1: 7 + 8 = 15
+    Step 2: 15 + 5 = 20
+    Answer: 20
+  Ended: solved
+
+Rejected or failed
+"""
+        in printed
+    )
+    assert "talk2" not in printed
+    assert "Path " not in printed
+
+
+def test_a_problem_and_its_tree_have_all_their_dialogues_and_a_path_has_none(out):
+    for wanted in ("q1", "tree1"):
+        printed = history(out, wanted)
+        assert printed.index("Dialogue talk1") < printed.index("Dialogue talk2") < printed.index("Path pair1")
+        assert "Feedback by giver-model: names no step\n    Hm." in printed
+        assert "It stayed wrong: too_hard\n  Ended: max_rounds" in printed
+    for wanted in ("pair1", "c-k0", "k0"):
+        assert "Dialogue" not in history(out, wanted)
+
+
+def test_a_dialogue_says_what_was_masked_and_what_was_not_decided():
+    again = told("The solution is right, it is [masked].", step=None, right=True, masked=("19", "nineteen"))
+    by_rule = told("The answer is wrong.", step=None, by_model=False)
+    stuck = msgspec.structs.replace(attempt(("Hm. " * 300,), "unscored"), unscored_reason="no_answer")
+    talk = dialogue((attempt(), again), (attempt(), by_rule), (stuck, None), ended="leaks_answer", leak="it is 20")
     terminal = io.StringIO()
-    print_history(Console(file=terminal, width=140), out, "row-9")
-    assert "ReadProblems: bad_row" in terminal.getvalue()
-    assert "Tree" not in terminal.getvalue()
+    print_dialogue(Console(file=terminal, width=1_000), talk)
+    lines = [line.strip() for line in terminal.getvalue().splitlines()]
+    told_lines = [line for line in lines if not line.startswith(("Step", "Answer"))]
+    assert told_lines == [
+        "Round 0, attempt: wrong, answer 19",
+        "Feedback by giver-model: says that nothing is wrong",
+        "The solution is right, it is [masked].",
+        "masked: 19, nineteen",
+        "Round 1, attempt: wrong, answer 19",
+        "It stayed wrong: wrong_feedback",
+        "Feedback: names no step",
+        "The answer is wrong.",
+        "Round 2, attempt: unscored: no_answer, no answer",
+        "Hm. " * 150 + "\N{HORIZONTAL ELLIPSIS}",  # 600 characters.
+        "Ended: leaks_answer",
+        "gives the answer away: it is 20",
+    ]
+
+
+def test_what_a_checker_said_stands_beside_a_node_in_short_and_beside_its_path_whole(out):
+    said = "Error:\n  expected 20,\tgot 19 " + "x" * 300
+    end = Node(parent=0, step="Answer: 19", depth=1, kind="terminal", answer="19", outcome="incorrect", message=said)
+    tree = msgspec.structs.replace(make(Tree), nodes=(Node(parent=-1, step="", depth=0, kind="root"), end))
+    terminal = io.StringIO()
+    Console(file=terminal, width=1_000).print(draw_tree(tree, None))
+    (line,) = [line for line in terminal.getvalue().splitlines() if "Answer: 19" in line]
+    short = "Error: expected 20, got 19 " + "x" * 173  # 27 and 173 are 200 characters.
+    assert line.rstrip() == f"└── Answer: 19  wrong  the checker: {short}\N{HORIZONTAL ELLIPSIS}"
+    assert "The checker said: line 1:\n    19 is not 20\n" in history(out, "pair1")
+
+
+def test_a_history_of_a_row_that_never_became_a_tree(out):
+    printed = history(out, "row-9")
+    assert "ReadProblems: bad_row" in printed
+    assert "Tree" not in printed
