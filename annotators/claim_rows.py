@@ -45,12 +45,12 @@ def claim_rows(examined: Examined, settings: ExportSettings, context: Context, i
     for item in examined.verified if settings.rl == "claims" else ():
         if gives_answer_away(item):
             continue
-        found = claim_is_true(item)
+        found, shown = claim_is_true(item), path.steps[: shown_steps(path, item.critique.view).stop]
         row = criticise_row(path, settings, context, interval)
         yield msgspec.structs.replace(
             row,
             id=digest("rl", item.id, "criticise"),
-            prompt=(critique_turn(path, context, shown_steps(path, item.critique.view).stop),),
+            prompt=(critique_turn(path.problem, shown, context),),
             completion=(Message(role="assistant", content=item.critique.text),),
             reward=1.0 if found else settings.loss,
         )

@@ -48,7 +48,7 @@ def critique_rows(examined: Examined, settings: ExportSettings, context: Context
 
 
 def _sft_row(examined: Examined, item: Verified, settings: ExportSettings, context: Context) -> SftRow:
-    turn = critique_turn(examined.path, context)
+    turn = critique_turn(examined.path.problem, examined.path.steps, context)
     if settings.feedback == "both_marked":
         mark = context.mark_instruction.fill({"feedback": mark_of(item)})
         turn = Message(role="user", content=f"{turn.content.rstrip()}\n\n{mark.strip()}")
@@ -134,7 +134,7 @@ def _critique_dpo_row(examined: Examined, pair: Preference, context: Context) ->
     worse = Message(role="assistant", content=rejected.critique.text)
     return CritiqueDpoRow(
         id=digest("critique_dpo", chosen.id, rejected.id),
-        prompt=(critique_turn(examined.path, context),),
+        prompt=(critique_turn(examined.path.problem, examined.path.steps, context),),
         chosen=(better,),
         rejected=(worse,),
         chosen_message=better,

@@ -17,6 +17,10 @@ from schemas import Attempt, Ending, Feedback, Giver, Problem, Tree, Turn, Verba
 DIALOGUE_REJECTIONS: tuple[Ending, ...] = ("leaks_answer", "no_feedback")
 """Why a dialogue is rejected; it is written all the same, with how it ended, and becomes no row."""
 
+DIALOGUE_ROW_REJECTIONS = ("masked", "talks_of_reference", "talks_of_feedback")
+"""Why a row of a dialogue is left out that was asked for: its completion would teach words that nobody can know who is
+shown its prompt."""
+
 _GIVERS: dict[Giver | Verbal, str] = {
     "critic": ROLES["stepwise"],
     "teacher": (
@@ -174,6 +178,31 @@ def named_step(text: str) -> int | None:
 def says_right(text: str) -> bool:
     """Whether a text says that nothing is wrong."""
     return _RIGHT.search(text) is not None and _FIRST_WRONG.search(text) is None
+
+
+_OF_FEEDBACK = re.compile(
+    "|".join(
+        (
+            r"\b(?:the|this|that|your) (?:critique|criticism|critic|feedback|hint|checker|reviewer|teacher)\b",
+            r"\b(?:first|previous|earlier|last) attempts?\b|\battempt \d",
+            r"\b(?:my|your) (?:first|last) (?:solution|answer|program|code)\b",
+            r"\b(?:my|your|the) (?:previous|earlier|original|corrected) (?:solution|program|code)\b",
+            r"\byou (?:said|mentioned|pointed out)\b|\banswers? (?:were |have been )?(?:already )?tried\b",
+            r"\bfail(?:ed|ing) tests?\b|\btests? (?:that )?(?:fails?|failed)\b",
+        )
+    ),
+    re.IGNORECASE,
+)
+
+
+def talk_of_feedback(attempt: Attempt, problem: Problem) -> str:
+    """The words with which an attempt speaks of feedback or of earlier attempts; empty where it does not.
+
+    Who is shown the problem alone cannot write them. A teacher of whom the problem speaks is none who gives feedback.
+    """
+    asked = problem.question.casefold()
+    found = (match[0] for match in _OF_FEEDBACK.finditer(" ".join(attempt.text.split())))
+    return next((words for words in found if words.split()[-1].casefold() not in asked), "")
 
 
 class _Aspect(msgspec.Struct):

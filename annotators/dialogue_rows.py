@@ -1,10 +1,11 @@
 """Rows made of dialogues. None of a rejected one, and none from an attempt that nobody could score."""
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
-from annotators.critic import number_steps
-from annotators.dialogue import DIALOGUE_REJECTIONS
-from annotators.exports import Context, ExportSettings, origin_of, solution_text, solve_turn
+from annotators.dialogue import DIALOGUE_REJECTIONS, talk_of_feedback
+from annotators.exports import Context, ExportSettings, critique_turn, origin_of, solution_text, solve_turn
+from annotators.masks import MASK
 from annotators.rewards import transition_reward
 from annotators.rounds import RowKind
 from annotators.wording import talks_of_reference
@@ -15,11 +16,12 @@ from schemas import (
     Estimate,
     Feedback,
     Message,
+    Problem,
     Provenance,
     Record,
     RefineChatRow,
     RefineRow,
-    Turn,
+    Rejection,
     digest,
 )
 
@@ -31,8 +33,8 @@ def dialogue_rows(
 
     `refine_chat`: the conversation up to its last attempt, where that is right and not the first. `refine`: each
     attempt with its feedback and the next one, both scored. `distill`: problem and right attempt, where feedback led
-    to it from a wrong one. `feedback`: attempt and feedback; none where a mask stands in it or it speaks of an answer
-    that it was shown, for nobody should learn to write that.
+    to it from a wrong one. `feedback`: attempt and what a giver wrote of it. A row of the last two whose completion
+    speaks of what its prompt does not show is a `Rejection`: nobody should learn to write that.
     """
     if dialogue.ended in DIALOGUE_REJECTIONS:
         return
@@ -46,13 +48,20 @@ def dialogue_rows(
         if "refine" in kinds:
             yield _refine_row(dialogue, i, turn.feedback, following, settings, context)
         if "distill" in kinds and (turn.attempt.outcome, following.outcome) == ("incorrect", "correct"):
-            yield _distill_row(dialogue, i, turn, following, context)
-        if "feedback" in kinds and _can_be_learnt(turn.feedback):
-            yield _feedback_row(dialogue, i, turn, following, context)
+            asked = solve_turn(dialogue.problem, context)
+            row = _distill_row("solve", dialogue, i, asked, following.text, context)
+            talk = talk_of_feedback(following, dialogue.problem)
+            yield _left_out(row, "talks_of_feedback", talk) if talk else row
+        if "feedback" in kinds and (words := turn.feedback.words):
+            asked = _feedback_turn(dialogue.problem, turn.attempt, turn.feedback, context)
+            row = _distill_row("feedback", dialogue, i, asked, words, context)
+            reason = "masked" if MASK in words else "talks_of_reference" if talks_of_reference(words) else ""
+            yield _left_out(row, reason) if reason else row
 
 
-def _can_be_learnt(feedback: Feedback) -> bool:
-    return feedback.provenance is not None and not feedback.masked and not talks_of_reference(feedback.text)
+def _left_out(row: DistillRow, reason: str, detail: str = "") -> Rejection:
+    problem_id = row.origin.problem_id
+    return Rejection(stage="WriteShards", key=row.id, problem_id=problem_id, reason=reason, detail=detail)
 
 
 def _giver(feedback: Feedback | None) -> Provenance | None:
@@ -100,37 +109,30 @@ def _refine_row(
     )
 
 
-def _distill_row(dialogue: Dialogue, i: int, turn: Turn, following: Attempt, context: Context) -> DistillRow:
-    prompt, completion = (solve_turn(dialogue.problem, context),), (_assistant(following.text),)
+def _distill_row(
+    task: Literal["solve", "feedback"], dialogue: Dialogue, i: int, asked: Message, answered: str, context: Context
+) -> DistillRow:
+    turn, following = dialogue.turns[i], dialogue.attempts[i + 1]
+    prompt, completion = (asked,), (_assistant(answered),)
     return DistillRow(
-        id=digest("distill", dialogue.id, i),
+        id=digest("distill" if task == "solve" else task, dialogue.id, i),
         prompt=prompt,
         completion=completion,
         messages=prompt + completion,
-        task="solve",
-        round=i + 1,
+        task=task,
+        round=i + (task == "solve"),
         outcome_before=turn.attempt.outcome,
         outcome_after=following.outcome,
         origin=origin_of(dialogue, context, _giver(turn.feedback)),
     )
 
 
-def _feedback_row(dialogue: Dialogue, i: int, turn: Turn, following: Attempt, context: Context) -> DistillRow:
-    assert turn.feedback is not None, dialogue.id
-    values = {"problem": dialogue.problem.question, "solution": number_steps(turn.attempt.steps)}
-    prompt = (Message(role="user", content=context.critique_instruction.fill(values)),)
-    completion = (_assistant(turn.feedback.text),)
-    return DistillRow(
-        id=digest("feedback", dialogue.id, i),
-        prompt=prompt,
-        completion=completion,
-        messages=prompt + completion,
-        task="feedback",
-        round=i,
-        outcome_before=turn.attempt.outcome,
-        outcome_after=following.outcome,
-        origin=origin_of(dialogue, context, _giver(turn.feedback)),
-    )
+def _feedback_turn(problem: Problem, attempt: Attempt, feedback: Feedback, context: Context) -> Message:
+    """What a giver was shown that it is to say something of: the attempt, and what a run of it came to."""
+    turn = critique_turn(problem, attempt.steps, context)
+    if not feedback.checked:
+        return turn
+    return Message(role="user", content=f"{turn.content.rstrip()}\n\nRun:\n{feedback.checked}")
 
 
 def _assistant(text: str) -> Message:

@@ -195,9 +195,9 @@ def solution_text(steps: Sequence[str]) -> str:
     return "".join(steps).strip()
 
 
-def critique_turn(path: Path, context: Context, num_steps: int | None = None) -> Message:
-    """Problem and solution, or its first `num_steps`; the steps bear the numbers that critiques speak of."""
-    values = {"problem": path.problem.question, "solution": number_steps(path.steps[:num_steps])}
+def critique_turn(problem: Problem, steps: tuple[str, ...], context: Context) -> Message:
+    """Problem and solution, to be criticised; the steps bear the numbers that critiques speak of."""
+    values = {"problem": problem.question, "solution": number_steps(steps)}
     return Message(role="user", content=context.critique_instruction.fill(values))
 
 

@@ -24,6 +24,10 @@ class Masked(Record):
     """Words that still give the answer away; empty where none do."""
 
 
+NOTHING = Masked(text="")
+"""What was said by nobody."""
+
+
 def masked(text: str, answers: Sequence[str], shown: str, *, mask: bool = True) -> Masked:
     """A text without the words that give one of the answers away.
 

@@ -102,7 +102,7 @@ def criticise_row(path: Path, settings: ExportSettings, context: Context, interv
     label: Verdict = "incorrect" if path.has_error else "correct"
     return RlRow(
         id=_criticise_id(path),
-        prompt=(critique_turn(path, context),),
+        prompt=(critique_turn(path.problem, path.steps, context),),
         problem=path.problem.question,
         solution=solution_text(path.steps),
         label=label,

@@ -72,7 +72,7 @@ class Rounds(Record, tag_field="kind", tag="rounds"):
     temperature: float = 0.7
     max_tokens: int = 400
     form: Form = "free"
-    """What a critic's output is constrained to; see `annotators.units.Form`."""
+    """For `critic`: what its output is constrained to; see `annotators.units.Form`."""
     rows: tuple[RowKind, ...] = ("refine_chat",)
 
     def __post_init__(self) -> None:
@@ -93,6 +93,11 @@ class Rounds(Record, tag_field="kind", tag="rounds"):
             raise ValueError(f"execution and verbal go with giver=execution, got giver={self.giver}; leave them out")
         if self.giver == "teacher" and self.sees == "nothing":
             raise ValueError("giver=teacher knows the answer, got sees=nothing; give sees=gold, or giver=critic")
+        if self.form != "free" and self.giver != "critic":
+            raise ValueError(
+                f"form={self.form} is what a critic's output is held to, got giver={self.giver}; leave it at free, or "
+                "give giver=critic"
+            )
         if (self.template or self.engine) and not self.asks_a_model:
             raise ValueError(f"no model gives feedback with giver={self.giver}; leave template and engine out")
         if self.giver in ("verdict", "execution") and self.sees != "nothing":

@@ -28,7 +28,7 @@ from annotators.dialogue import (
     tried_answers,
     verdict_words,
 )
-from annotators.masks import MASK, Masked, masked
+from annotators.masks import MASK, NOTHING, Masked, masked
 from annotators.rounds import Rounds, Sees
 from annotators.units import CritiqueError, critique_schema, parse_critique, render_critique
 from mcts.answers import Check
@@ -97,7 +97,7 @@ class HoldDialogues(beam.PTransform):
 
     def expand(self, trees: beam.PCollection[Tree]) -> Any:
         """Three outputs: main (Dialogue), `rejected`, `failed`."""
-        stage = CallModels(STAGE, self.spec, self._hold, lambda tree: (tree.id, tree.problem.id))
+        stage = CallModels(STAGE, self.spec, self._hold, lambda tree: (tree.id, tree.problem.id), _ends_here)
         return trees | beam.ParDo(stage.giving(Dialogue)).with_outputs(REJECTED, FAILED, main="kept")
 
     async def _hold(self, worker: Worker, tree: Tree) -> Sequence[Record]:
@@ -190,18 +190,17 @@ class HoldDialogues(beam.PTransform):
         """
         problem, attempt, giver = start.tree.problem, turns[-1].attempt, self.loop.giver
         if giver == "verdict":
-            return self._told(verdict_words(attempt), turns)
-        run = await self._run(worker, start, attempt) if giver == "execution" else Masked(text="")
+            return self._told(turns, Masked(text=verdict_words(attempt)))
+        run = await self._run(worker, start, attempt) if giver == "execution" else NOTHING
         if giver == "execution" and start.verbal == "none":
-            return self._told(run.text, turns, gone=run.masked)
+            return self._told(turns, run)
         said = await self._words(worker, start, attempt, run=run.text, round_=len(turns) - 1)
-        clean = self._clean(start, said, known_to_reader(problem, attempt, run.text))
-        if not any(char.isalnum() for char in clean.text.replace(MASK, "")):
+        words = self._clean(start, said, known_to_reader(problem, attempt, run.text))
+        if not any(char.isalnum() for char in words.text.replace(MASK, "")):
             raise _Unfit("no_feedback", "nothing is left of it without the answer")
         assert self.giver is not None, giver
         source = worker.provenance(self.giver, self._sampling(), self.seed, engine=self.loop.engine)
-        gone, text = (*run.masked, *clean.masked), "\n\n".join(filter(None, (run.text, clean.text)))
-        return self._told(text, turns, gone=gone, source=source)
+        return self._told(turns, run, words, source)
 
     def _clean(self, start: _Start, said: str, known: str) -> Masked:
         """Words without what gives the answer away to who knows this much.
@@ -215,15 +214,19 @@ class HoldDialogues(beam.PTransform):
         return clean
 
     def _told(
-        self, text: str, turns: Sequence[Turn], *, gone: tuple[str, ...] = (), source: Provenance | None = None
+        self, turns: Sequence[Turn], checked: Masked, words: Masked = NOTHING, source: Provenance | None = None
     ) -> Feedback:
+        """What nobody wrote, then a giver's words, then what was tried: only the words are somebody's to learn."""
+        said = "\n\n".join(filter(None, (checked.text, words.text)))
         tried = tried_answers([turn.attempt for turn in turns]) if self.loop.exclude_tried else ""
         return Feedback(
-            text="\n".join(filter(None, (text, tried))),
-            named_step=named_step(text),
-            says_right=says_right(text),
-            masked=gone,
+            text="\n".join(filter(None, (said, tried))),
+            named_step=named_step(said),
+            says_right=says_right(said),
+            masked=(*checked.masked, *words.masked),
             provenance=source,
+            checked=checked.text,
+            words=words.text,
         )
 
     async def _run(self, worker: Worker, start: _Start, attempt: Attempt) -> Masked:
@@ -286,6 +289,11 @@ class HoldDialogues(beam.PTransform):
     def _sampling(self) -> Sampling:
         stop = ("\n\n",) if self.loop.giver in ("critic", "aspects") else ("\n\nProblem:",)
         return Sampling(max_tokens=self.loop.max_tokens, temperature=self.loop.temperature, stop=stop)
+
+
+def _ends_here(record: Record) -> bool:
+    """False for a rejected dialogue: it ends as its rejection, which stands beside it."""
+    return not (isinstance(record, Dialogue) and record.ended in DIALOGUE_REJECTIONS)
 
 
 def _schema(who: Giver | Verbal, attempt: Attempt, loop: Rounds) -> str:

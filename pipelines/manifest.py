@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from annotators.dialogue import DIALOGUE_REJECTIONS, count_starts
+from annotators.dialogue import DIALOGUE_REJECTIONS, DIALOGUE_ROW_REJECTIONS, count_starts
 from annotators.rounds import Loop, NoLoop
 from pipelines.engines.base import Usage
 from pipelines.engines.managed import count_restarts
@@ -102,6 +102,11 @@ def _num_paired(out: Path) -> int:
     return sum(len({row["tree_id"] for file in group for row in read_file(file, ["tree_id"])}) for group in files)
 
 
+def _num_left_out(ends: _Ends) -> int:
+    """Rows of dialogues that WriteShards leaves out; they count beside the critiques that it is given."""
+    return sum(ends.reasons[reason] for reason in DIALOGUE_ROW_REJECTIONS)
+
+
 def _num_verified(out: Path) -> int:
     """Rows of `sft` whose critique passed: rejected ones may stand beside them, marked."""
     return sum(row["decision"] == "kept" for row in read_rows(out, "sft", ["decision"]))
@@ -166,7 +171,7 @@ def keep_books(
         ("WriteCritiques", "critiques asked for", asked, rows["critiques"]),
         ("AggregateCritiques", "paths", paths, rows["panels"]),
         ("VerifyCritiques", "critiques", candidates, kept),
-        ("WriteShards", "verified critiques", kept, _num_verified(out)),
+        ("WriteShards", "verified critiques", kept + _num_left_out(ends["WriteShards"]), _num_verified(out)),
     )
     stages = tuple(
         StageCount(

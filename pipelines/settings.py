@@ -338,10 +338,7 @@ class Settings(Record):
         for name in _NOT_DATA:
             del plain[name]
         plain["runner"] = {name: plain["runner"][name] for name in _DATA_OF_RUNNER}
-        if isinstance(self.paths, Searched):
-            del plain["paths"]  # Runs from before there were other sources keep their digest.
-        if isinstance(self.loop, NoLoop):
-            del plain["loop"]  # Likewise.
+        # What is off shapes nothing, however it would be done.
         if self.hygiene.contamination.threshold is None:
             del plain["hygiene"]["contamination"]
         if not self.checker.command:

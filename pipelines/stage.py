@@ -40,14 +40,22 @@ class CallModels(beam.DoFn, Generic[E]):
     """Runs `handler` on each element; the main output is its results, the tags are `rejected` and `failed`.
 
     An `EngineError` that leaves the handler fails the whole element; any other exception is our own bug and fails
-    the run.
+    the run. The meter leaves out results that `counts` says no of: what is written beside its own rejection.
     """
 
-    def __init__(self, stage: Stage, spec: WorkerSpec, handler: Handler[E], identify: Identify[E]) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        spec: WorkerSpec,
+        handler: Handler[E],
+        identify: Identify[E],
+        counts: Callable[[Record], bool] = lambda record: True,
+    ) -> None:
         self._stage: Stage = stage
         self._spec = spec
         self._handler = handler
         self._identify = identify
+        self._counts = counts
 
     def giving(self, results: type[Record]) -> Any:
         """Itself, its outputs typed, so that wrong wiring is found when the graph is built."""
@@ -100,7 +108,8 @@ class CallModels(beam.DoFn, Generic[E]):
                 self._worker.settle()  # The runner may take this process away: what is paid for must be kept first.
                 raise
             for record in records:
-                METER.count(self._stage, _outcome(record))
+                if self._counts(record):
+                    METER.count(self._stage, _outcome(record))
                 yield record
             if self._spec.shared:
                 for name, number in METER.take_unreported().items():

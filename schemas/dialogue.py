@@ -45,6 +45,10 @@ class Feedback(Record):
     """Words that gave the answer away and were taken out, in order."""
     provenance: Provenance | None
     """Whose words they are; None where no model wrote any."""
+    checked: str = ""
+    """What of the text no model wrote: what the checker decided, or a run came to. Who wrote the rest was shown it."""
+    words: str = ""
+    """What of the text a model wrote; empty where none did, and in dialogues from before there was the column."""
 
 
 class Turn(Record):

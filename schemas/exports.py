@@ -56,16 +56,25 @@ class SftRow(Record):
     """Names of the tests that it failed; empty when kept."""
 
 
-class CritiqueDpoRow(Record):
-    """A kept critique against a real one of the same path that is worth less, see `annotators.preferences`."""
+class PreferenceRow(Record):
+    """What rows of every table of preferences begin with."""
 
     id: str
     prompt: tuple[Message, ...]
+    """The user's turn."""
     chosen: tuple[Message, ...]
     rejected: tuple[Message, ...]
     chosen_message: Message
     """The one turn of `chosen`: LLaMA-Factory wants it bare."""
     rejected_message: Message
+
+
+class CritiqueDpoRow(PreferenceRow):
+    """A kept critique against a real one of the same path that is worth less, see `annotators.preferences`.
+
+    The prompt is problem and solution.
+    """
+
     chosen_estimate: Estimate | None
     """Second solutions with it; None where its help was not measured."""
     rejected_estimate: Estimate | None
@@ -76,22 +85,14 @@ class CritiqueDpoRow(Record):
     origin: Origin
 
 
-class StepDpoRow(Record):
-    """The right solution against the wrong one, which begin with the same steps.
+class StepDpoRow(PreferenceRow):
+    """The right solution against the wrong one, which begin with the same steps. The prompt is the problem.
 
     Both answers are whole: a chat template closes every turn, so that steps in the prompt would stand in a turn of
     their own. The shared steps' log probabilities are in both answers and cancel in DPO's loss, which is that of the
     branches.
     """
 
-    id: str
-    prompt: tuple[Message, ...]
-    """The user's turn: the problem."""
-    chosen: tuple[Message, ...]
-    rejected: tuple[Message, ...]
-    chosen_message: Message
-    """The one turn of `chosen`: LLaMA-Factory wants it bare."""
-    rejected_message: Message
     prefix: str
     """What both answers begin with: the steps before they part, as they were written; may be empty."""
     chosen_estimate: Estimate

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from schemas.base import Estimate, Outcome, Provenance, Record
-from schemas.exports import Message, Origin
+from schemas.exports import Origin, PreferenceRow
 from schemas.problem import Problem
 
 Scope = Literal["in", "near", "out"]
@@ -30,21 +30,13 @@ class Scoped(Record):
     revised_outcome: Outcome
 
 
-class DpoRow(Record):
+class DpoRow(PreferenceRow):
     """An answer with the feedback against one without it; written with `scope.feedback`.
 
-    The one with it is preferred where the feedback is about the prompt, and rejected elsewhere. The prompt does not
-    hold the feedback: it is to be learned.
+    The one with it is preferred where the feedback is about the prompt, and rejected elsewhere. The prompt is the
+    problem and does not hold the feedback: it is to be learned.
     """
 
-    id: str
-    prompt: tuple[Message, ...]
-    """The user's turn: the problem."""
-    chosen: tuple[Message, ...]
-    rejected: tuple[Message, ...]
-    chosen_message: Message
-    """The one turn of `chosen`: LLaMA-Factory wants it bare."""
-    rejected_message: Message
     feedback: str
     scope: Scope
     """`in`: the revised answer is chosen; `near` and `out`: the one without the feedback."""

@@ -46,6 +46,7 @@ Reason = Literal[
     "bad_solution",
     "bad_label",
     "gold_contradicted",
+    "other_question",
     "contaminated",
     "near_duplicate",
 ]

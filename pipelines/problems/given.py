@@ -181,7 +181,7 @@ class _Reading:
         """Raises Unfit where a lent problem is another one than the solution is of."""
         if written.question and asked(written.question, lender.domain) != asked(lender.question, lender.domain):
             raise Unfit(
-                "gold_contradicted",
+                "other_question",
                 f"problem_id {brief(written.problem_id)} is that of another question, {brief(lender.question)}",
             )
         check = quick(written.gold, lender.answer, lender.domain, lender.metadata) if written.gold else None

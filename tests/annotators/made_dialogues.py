@@ -25,8 +25,16 @@ def told(
     masked: tuple[str, ...] = (),
     by_model: bool = True,
 ) -> Feedback:
-    source = provenance("giver-model") if by_model else None
-    return Feedback(text=text, named_step=step, says_right=right, masked=masked, provenance=source)
+    """A model's words, or the checker's."""
+    return Feedback(
+        text=text,
+        named_step=step,
+        says_right=right,
+        masked=masked,
+        provenance=provenance("giver-model") if by_model else None,
+        checked="" if by_model else text,
+        words=text if by_model else "",
+    )
 
 
 def tree(

@@ -19,6 +19,7 @@ from annotators.dialogue import (
     right_solution,
     says_right,
     secrets_of,
+    talk_of_feedback,
     tried_answers,
     verdict_words,
     why_unhelped,
@@ -209,6 +210,30 @@ def test_why_a_round_did_not_help(feedback, following, first_wrong, why):
     assert why_unhelped(turn, attempt(following), first_wrong) == why
 
 
+@pytest.mark.parametrize(
+    ("text", "talk"),
+    [
+        ("As the critique says, 7 + 8 = 15.", "the critique"),
+        ("In my\nfirst answer I added 14.", "my first answer"),
+        ("Those answers were tried already.", "answers were tried"),
+        ("Attempt 1 came to 19.", "Attempt 1"),
+        ("Here is the corrected solution.", "the corrected solution"),
+        ("So that the failing test passes.", "failing test"),
+        ("Step 2: add 5 to the previous answer.", ""),
+        ("As mentioned above, 15 + 5 = 20; a critical step.", ""),
+        ("".join(RIGHT), ""),
+    ],
+)
+def test_talk_of_what_only_who_was_told_can_know(text, talk):
+    assert talk_of_feedback(attempt((text,), "correct"), problem()) == talk
+
+
+def test_what_a_problem_speaks_of_itself_is_no_talk_of_feedback():
+    said = attempt(("The teacher has 20 pencils left.",), "correct")
+    assert talk_of_feedback(said, problem("A teacher has 25 pencils and gives 5 away.")) == ""
+    assert talk_of_feedback(said, problem()) == "The teacher"
+
+
 def test_a_round_that_helped_or_began_right_has_no_reason():
     turn = Turn(attempt=attempt(), feedback=told())
     assert why_unhelped(turn, attempt(RIGHT, "correct")) is None
@@ -222,6 +247,8 @@ def test_a_round_that_helped_or_began_right_has_no_reason():
         ({"max_rounds": 0}, "max_rounds must be at least 1, got 0"),
         ({"verbal": ("expert",)}, "go with giver=execution, got giver=critic"),
         ({"giver": "teacher"}, "giver=teacher knows the answer, got sees=nothing"),
+        ({"giver": "teacher", "sees": "gold", "form": "walk"}, "form=walk is what a critic's .*, got giver=teacher"),
+        ({"giver": "verdict", "form": "walk"}, "form=walk is what a critic's .*, got giver=verdict"),
         ({"giver": "verdict", "sees": "gold"}, "giver=verdict is shown what it is by itself"),
         ({"giver": "execution", "execution": ()}, "execution needs distinct values"),
         ({"rows": ("refine", "refine")}, "rows needs distinct values"),

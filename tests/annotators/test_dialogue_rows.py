@@ -1,11 +1,13 @@
 """Rows of dialogues: which there are, what stands in them, and that rejected ones have none."""
 
+import msgspec
 import pytest
 
+from annotators.dialogue import DIALOGUE_ROW_REJECTIONS
 from annotators.dialogue_rows import dialogue_rows
 from annotators.exports import ExportSettings
 from annotators.rounds import RowKind
-from schemas import Dialogue, DistillRow, Estimate, Record, RefineChatRow, RefineRow
+from schemas import Dialogue, DistillRow, Estimate, Record, RefineChatRow, RefineRow, Rejection
 from tests.annotators.made_dialogues import RIGHT, WORSE, WRONG, attempt, dialogue, told
 from tests.annotators.made_exports import CONTEXT
 
@@ -19,6 +21,13 @@ SOLVED = dialogue(
 
 def rows_of(item: Dialogue, *kinds: RowKind) -> list[Record]:
     return list(dialogue_rows(item, kinds or ALL, ExportSettings(), CONTEXT))
+
+
+def reason_of(left_out: Record) -> tuple[str, str]:
+    assert isinstance(left_out, Rejection)
+    assert (left_out.stage, left_out.problem_id) == ("WriteShards", "q1")
+    assert left_out.reason in DIALOGUE_ROW_REJECTIONS
+    return left_out.reason, left_out.detail
 
 
 def test_the_conversation_ends_in_the_right_attempt_on_which_alone_the_loss_is_taken():
@@ -58,14 +67,39 @@ def test_distillation_goes_from_the_problem_to_what_feedback_led_to():
 
 
 def test_nobody_learns_to_write_a_mask():
-    (row,) = rows_of(SOLVED, "feedback")
+    row, left_out = rows_of(SOLVED, "feedback")
     assert isinstance(row, DistillRow)
     assert (row.task, row.round, row.completion[0].content) == ("feedback", 0, "Look at step 1.")
     assert "".join(WORSE).splitlines()[0] in row.prompt[0].content
+    assert reason_of(left_out) == ("masked", "")
     peeking = dialogue((attempt(), told("The reference solution adds first.")), (attempt(RIGHT, "correct"), None))
-    assert rows_of(peeking, "feedback") == []
+    assert [reason_of(each) for each in rows_of(peeking, "feedback")] == [("talks_of_reference", "")]
     by_rule = dialogue((attempt(), told(by_model=False)), (attempt(RIGHT, "correct"), None))
     assert rows_of(by_rule, "feedback") == []
+
+
+def test_feedback_that_is_learned_is_the_givers_words_alone_and_its_prompt_shows_what_they_are_about():
+    tried = "These answers were tried and are wrong: 21, 19."
+    ran = "The program compiles. 1 of 2 tests fail.\nassert add(1, 2) == 3"
+    whole = msgspec.structs.replace(told("Look at step 1."), text=f"{ran}\n\nLook at step 1.\n{tried}", checked=ran)
+    item = dialogue((attempt(WORSE), whole), (attempt(RIGHT, "correct"), None))
+    (row,) = rows_of(item, "feedback")
+    assert isinstance(row, DistillRow)
+    assert row.completion[0].content == "Look at step 1."
+    assert row.prompt[0].content.endswith(f"Answer: 21\n\nRun:\n{ran}")
+    # What the actor was told is told in full where a prompt, not a completion, is made of it.
+    (chat,) = rows_of(item, "refine_chat")
+    assert isinstance(chat, RefineChatRow)
+    assert chat.prompt[2].content == f"{whole.text}\nAgain."
+
+
+def test_an_attempt_that_speaks_of_feedback_is_no_solution_of_the_problem_alone():
+    talking = ("The critique is right: 7 + 8 = 15.\n", *RIGHT[1:])
+    item = dialogue((attempt(), told()), (attempt(talking, "correct"), None))
+    (left_out,) = rows_of(item, "distill")
+    assert reason_of(left_out) == ("talks_of_feedback", "The critique")
+    # A conversation shows what it speaks of.
+    assert isinstance(rows_of(item, "refine_chat")[0], RefineChatRow)
 
 
 def test_a_right_attempt_that_stays_right_is_not_distilled():
@@ -94,7 +128,7 @@ def test_what_nobody_could_score_is_in_no_row():
 
 
 def test_only_what_is_wanted_is_made():
-    assert {type(row) for row in rows_of(SOLVED)} == {RefineChatRow, RefineRow, DistillRow}
+    assert {type(row) for row in rows_of(SOLVED)} == {RefineChatRow, RefineRow, DistillRow, Rejection}
     assert list(dialogue_rows(SOLVED, (), ExportSettings(), CONTEXT)) == []
-    ids = [row.id for row in rows_of(SOLVED)]  # type: ignore[attr-defined]
-    assert len(set(ids)) == len(ids) == 5
+    ids = [row.key if isinstance(row, Rejection) else row.id for row in rows_of(SOLVED)]  # type: ignore[attr-defined]
+    assert len(set(ids)) == len(ids) == 6

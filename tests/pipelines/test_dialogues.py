@@ -1,6 +1,7 @@
 """The stage that holds dialogues, on scripted engines: who is shown what, how dialogues end, where they go."""
 
 import sys
+from collections import Counter
 
 import msgspec
 import pytest
@@ -12,6 +13,7 @@ from pipelines.command_checks import NO_COMMAND, CommandChecker
 from pipelines.config import compose
 from pipelines.errors import UserError
 from pipelines.hold_dialogues import HoldDialogues
+from pipelines.meter import METER
 from pipelines.plan import Inputs, make_plan
 from pipelines.settings import ActorSettings
 from pipelines.templates import load_template
@@ -107,6 +109,7 @@ def test_answers_that_were_tried_are_named(tmp_path):
         "These answers were tried and are wrong: 19.",
         "These answers were tried and are wrong: 19, 21.",
     ]
+    assert {turn.feedback.words for turn in dialogue.turns if turn.feedback} == {"Look at step 1 again."}
 
 
 def test_a_repeated_answer_may_end_it(tmp_path):
@@ -137,6 +140,16 @@ def test_without_masks_a_leak_ends_the_dialogue_and_rejects_it(tmp_path):
         "HoldDialogues", dialogue.id, "leaks_answer", "twenty",
     )  # fmt: skip
     assert asked(outcome, "Second solution:") == []
+
+
+def test_the_meter_counts_a_dialogue_where_it_ended(tmp_path):
+    two = made.tree((made.WRONG, "incorrect"), (made.RIGHT, "correct"))
+    for name, rule, mask in (("solved", "good", True), ("rejected", "tells", False), ("failed", "down", True)):
+        before = Counter(METER.read().elements)
+        (tmp_path / name).mkdir()
+        hold(tmp_path / name, rule, two, **TEACHER, mask=mask)
+        ended = "kept" if name == "solved" else name
+        assert Counter(METER.read().elements) - before == {f"HoldDialogues/{ended}": 1}
 
 
 def test_feedback_that_is_nothing_but_the_answer_is_none(tmp_path):
@@ -279,6 +292,8 @@ def test_a_checker_that_tells_the_answer_is_masked_before_anybody_reads_it(tmp_p
     first = only(outcome).turns[0].feedback
     assert first is not None
     assert first.text == f"The checker rejects it.\nstep 1: 19 is off, it is {MASK}\n\nLook at step 1 again."
+    assert f"{first.checked}\n\n{first.words}" == first.text
+    assert first.words == "Look at step 1 again."
     assert first.masked == ("20",)
     assert all("20" not in request.prompt for request in outcome.asked[""])
     (tmp_path / "bare").mkdir()
@@ -307,6 +322,8 @@ def test_no_loop_is_the_default_and_leaves_the_digest_alone():
 def test_what_cannot_be_is_refused_before_any_work():
     with pytest.raises(UserError, match=r"loop\.engine is 'nobody', expected one of the engines"):
         compose(["loop=teacher", "loop.engine=nobody"])
+    with pytest.raises(UserError, match=r"loop: form=walk is what a critic's output is held to, got giver=teacher"):
+        compose(["loop=teacher", "loop.form=walk"])
     with pytest.raises(UserError, match="1 of 1 problems are not of the domain code or command"):
         _plan("loop=execution")
     with pytest.raises(UserError, match=r"loop\.template: no prompt template 'nothing'"):

@@ -120,6 +120,17 @@ def test_a_problems_id_lends_where_words_do_not_tell_pictures_apart(tmp_path):
     assert [(each.key, each.reason) for each in given.unread] == [("s.jsonl:2", "missing_answer")]
 
 
+def test_a_lent_problem_that_asks_something_else_under_the_same_id_is_told_from_another_gold_answer(tmp_path):
+    other = ROW | {"question": "2 + 2?", "problem_id": "p7", "answer": "seven"}
+    contradicted = ROW | {"problem_id": "p7", "answer": "8"}
+    given = of(tmp_path, ROW | {"answer": "seven"}, other, contradicted, lend=[LENT])
+    assert [(each.key, each.reason) for each in given.unread] == [
+        ("s.jsonl:2", "other_question"), ("s.jsonl:3", "gold_contradicted"),
+    ]  # fmt: skip
+    assert "problem_id 'p7' is that of another question, '3 apples, and 4 more'" in given.unread[0].detail
+    assert "other_question" in REASONS
+
+
 PROCESSBENCH = {
     "id": "gsm8k-0",
     "generator": "Qwen2-7B-Instruct",

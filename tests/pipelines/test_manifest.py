@@ -105,6 +105,19 @@ def test_every_element_is_counted_where_it_ended(tmp_path):
     assert books.failure_share == 3 / 34
 
 
+def test_rows_of_dialogues_that_are_left_out_count_beside_verified_critiques(tmp_path):
+    records = a_run()
+    records["rejections"] += [
+        Rejection(stage="WriteShards", key=f"d{i}", problem_id="x", reason=reason)
+        for i, reason in enumerate(("masked", "talks_of_feedback", "masked"))
+    ]
+    books = books_of(tmp_path, records)
+    assert numbers(books)["WriteShards"] == (5, 2, 3, 0)
+    # One that is no dialogue's has no place there but among the critiques: one of them is missing then.
+    records["rejections"] += [Rejection(stage="WriteShards", key="c", problem_id="x", reason="balance")]
+    assert not books_of(tmp_path, records).stages[-1].balanced
+
+
 def test_memorised_problems_enter_no_search(tmp_path):
     records = a_run()
     records["rejections"] += [Rejection(stage="SiftProblems", key="q", problem_id="q", reason="memorised")]

@@ -25,9 +25,12 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "out"
     chosen = "engine=simulated problems=simulated actor=plain panel=blind search=default pairing=default verify=default"
     chosen += " problems.num_problems=24 export.validation_share=0.3 export.refine_turns=true"
-    chosen += f" export.judge=[pointwise,pairwise,reflected] export.plain_share=0.2 out={folder}"
-    books = run(compose(chosen.split()), Watcher()).books
-    for table in ("sft", "critique_dpo", "step_dpo", "prm", "rl", "judge", "refine", "refine_chat"):
+    chosen += " export.judge=[pointwise,pairwise,reflected] export.plain_share=0.2 loop=critic"
+    chosen += f" loop.rows=[distill,feedback] scope.votes=1 out={folder}"
+    feedback = "scope.feedback='Where something is multiplied, say so in words.'"
+    books = run(compose([*chosen.split(), feedback]), Watcher()).books
+    tables = ("sft", "critique_dpo", "step_dpo", "dpo", "prm", "rl", "judge", "refine", "refine_chat", "distill")
+    for table in tables:
         assert min(books.rows_by_split[f"{table}/{split}"] for split in ("train", "validation")) >= 2, table
     return folder
 

@@ -83,10 +83,13 @@ def tokenizer_of(trainer: Any) -> Any:
 
 
 def test_the_page_has_a_block_for_every_table_that_trainers_take():
-    assert BLOCKS.keys() == {"sft", "critique_dpo", "step_dpo", "prm", "rl", "judge", "refine", "refine_chat"}
+    taken = {"sft", "critique_dpo", "step_dpo", "dpo", "prm", "rl", "judge", "refine", "refine_chat", "distill"}
+    assert BLOCKS.keys() == taken
 
 
-@pytest.mark.parametrize(("table", "template"), [("sft", "own"), ("refine_chat", "strict"), ("judge", "own")])
+@pytest.mark.parametrize(
+    ("table", "template"), [("sft", "own"), ("refine_chat", "strict"), ("judge", "own"), ("distill", "strict")]
+)
 def test_sft_takes_the_loss_on_the_completion_alone(table, template, out, models, tmp_path):
     names = run_block(table, out, models[template], tmp_path)
     trainer = names["trainer"]
@@ -99,7 +102,7 @@ def test_sft_takes_the_loss_on_the_completion_alone(table, template, out, models
         assert tokenizer_of(trainer).decode(learned) == row["completion"][0]["content"] + "<|im_end|>\n"
 
 
-@pytest.mark.parametrize(("table", "template"), [("critique_dpo", "strict"), ("step_dpo", "own")])
+@pytest.mark.parametrize(("table", "template"), [("critique_dpo", "strict"), ("step_dpo", "own"), ("dpo", "strict")])
 def test_dpo_compares_one_answer_with_the_other(table, template, out, models, tmp_path):
     names = run_block(table, out, models[template], tmp_path)
     trainer = names["trainer"]
@@ -113,6 +116,30 @@ def test_dpo_compares_one_answer_with_the_other(table, template, out, models, tm
         )
         for side in ("chosen", "rejected"):
             assert decode(prepared[f"{side}_ids"]) == row[side][0]["content"] + "<|im_end|>\n"
+
+
+def test_the_tasks_of_dialogues_are_taken_together_or_one_alone(out, models, tmp_path):
+    both = datasets.load_dataset(str(out), "distill")["train"]
+    assert {row["task"] for row in both} == {"solve", "feedback"}
+    load = f'datasets.load_dataset({str(out)!r}, "distill")'
+    names = run_block(
+        "distill",
+        out,
+        models["own"],
+        tmp_path,
+        changes={load: f'{load}.filter(lambda row: row["task"] == "solve")'},
+    )
+    check_step(names["trainer"])
+    assert 0 < len(names["trainer"].train_dataset) < len(both)
+    for row in names["rows"]["train"]:
+        assert (row["outcome_before"], row["outcome_after"]) == ("incorrect", "correct")
+
+
+def test_the_feedback_of_a_scope_stands_in_no_prompt_and_both_sides_of_it_are_rows(out):
+    rows = datasets.load_dataset(str(out), "dpo", split="train")
+    assert {row["scope"] == "in" for row in rows} == {True, False}
+    assert not [row for row in rows if row["feedback"] in row["prompt"][0]["content"]]
+    assert not [row for row in rows if (row["chosen_outcome"], row["rejected_outcome"]) == ("incorrect", "correct")]
 
 
 def test_the_shared_steps_cancel_in_the_loss_of_step_pairs(out, models):
