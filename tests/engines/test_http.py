@@ -239,6 +239,38 @@ def test_a_silent_server_is_given_up_after_the_read_timeout():
     assert time.monotonic() - began < 5
 
 
+def test_a_reply_that_does_not_end_is_left_before_it_fills_the_memory(monkeypatch):
+    monkeypatch.setattr("pipelines.engines.http._MOST_BYTES", 10_000)
+    sent = Counter()
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        sent["arrivals"] += 1
+        response = web.StreamResponse()
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            while sent["bytes"] < 10**9:
+                await response.write(b" " * 1000)
+                sent["bytes"] += 1000
+        return response
+
+    error = error_of(ask(endless, wish(), max_attempts=2))
+    assert isinstance(error, BadReply)
+    assert "got more than 10,000 bytes" in str(error)
+    assert (error.attempts, sent["arrivals"]) == (2, 2)
+    assert sent["bytes"] < 10**8  # What fits into the pipes in between.
+
+
+def test_a_packed_reply_is_as_long_as_what_it_unpacks_to(monkeypatch):
+    monkeypatch.setattr("pipelines.engines.http._MOST_BYTES", 10_000)
+
+    async def bomb(request: web.Request) -> web.StreamResponse:
+        response = web.Response(body=b" " * 1_000_000)
+        response.enable_compression()
+        return response
+
+    assert isinstance(error_of(ask(bomb, wish(), max_attempts=1)), BadReply)
+
+
 def test_a_connection_dropped_in_the_middle_of_an_answer_is_tried_again():
     seen = Counter()
 
