@@ -57,6 +57,7 @@ def submitting(plan: Plan, spec: WorkerSpec, out: str, name: str, logs: Path) ->
       ClusterError: nobody is there to submit to.
     """
     register_coders()
+    threading.excepthook = _log_lost_stream
     settings = plan.settings.runner
     with contextlib.ExitStack() as stack:
         if isinstance(settings, Flink):
@@ -82,6 +83,18 @@ def submitting(plan: Plan, spec: WorkerSpec, out: str, name: str, logs: Path) ->
             return pipeline.run()
 
         yield submit
+
+
+def _log_lost_stream(what: threading.ExceptHookArgs) -> None:
+    """Has a stream that ends with its job server be no traceback on the screen.
+
+    Beam's threads read such streams until they break, which may be after the run has ended. What became of the job is
+    known from elsewhere.
+    """
+    if isinstance(what.exc_value, grpc.RpcError):
+        _LOG.info("%s has lost its stream: %s", what.thread.name if what.thread else "a thread", what.exc_value)
+    else:
+        threading.__excepthook__(what)
 
 
 class Jobs:

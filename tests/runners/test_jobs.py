@@ -3,6 +3,7 @@
 import threading
 import time
 
+import grpc
 import pytest
 
 from pipelines.budget import Accounts, BudgetReached, BudgetSettings
@@ -11,7 +12,7 @@ from pipelines.errors import UserError
 from pipelines.meter import METER
 from pipelines.plan import Inputs, package_version
 from pipelines.runners.beam_options import flink_options, prism_options, runs_here
-from pipelines.runners.cluster import Jobs, explain
+from pipelines.runners.cluster import Jobs, _log_lost_stream, explain
 from pipelines.runners.flink import ClusterError
 from pipelines.runners.settings import Flink, Prism
 from pipelines.site import Site, open_site, report
@@ -127,6 +128,21 @@ def test_a_cluster_has_ended_a_cancelled_job_when_the_command_comes_back(site, m
             made.fill([0])
     assert [line for line in asked if line.startswith("PATCH")] == ["PATCH /jobs/a"]
     assert list(states) == []
+
+
+def test_a_stream_that_ends_with_its_server_is_no_traceback(capsys, monkeypatch):
+    monkeypatch.setattr(threading, "excepthook", _log_lost_stream)
+
+    def end(error):
+        raise error
+
+    for error in (grpc.RpcError("the server hangs up"), RuntimeError("ours")):
+        thread = threading.Thread(target=end, args=(error,))
+        thread.start()
+        thread.join()
+    said = capsys.readouterr().err
+    assert "hangs up" not in said
+    assert "RuntimeError: ours" in said
 
 
 def test_an_interrupt_cancels_the_job(site, monkeypatch):
