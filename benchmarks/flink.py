@@ -6,8 +6,9 @@ Each worker has the same `max_in_flight`, and the simulated server as many slots
 working phase is the time from the first model call to the last answer, as the server counts it; what a job needs before
 and behind it (the job server, the upload, the start of workers) stands apart. `speedup_N` is the working phase of one
 TaskManager over that of N; `tail_share` the part of the working phase of the most TaskManagers in which the last 5 % of
-the calls are answered (0.05 where nothing straggles); `identical` whether all shards have the bytes of the local
-runner's. Needs Java and Beam's job server, see tests/flink.
+the calls are answered (0.05 where nothing straggles); `utilisation_job` how busy their slots were over the whole run,
+with what is before and behind the working phase; `identical` whether all shards have the bytes of the local runner's.
+Needs Java and Beam's job server, see tests/flink.
 """
 
 import argparse
@@ -53,6 +54,11 @@ class Figure(Record):
     """Of the server's slots, over the working phase."""
     tail_share: float
     digests: dict[str, str]
+
+    @property
+    def utilisation_job(self) -> float:
+        """The same over the whole run: nothing is busy outside the working phase."""
+        return self.utilisation * self.working_secs / (self.working_secs + self.around_secs)
 
 
 def overrides(url: str, num_problems: int) -> list[str]:
@@ -133,23 +139,28 @@ def main() -> None:
         f"speedup_{each.task_managers}": round(figures[0].working_secs / each.working_secs, 3) for each in figures[1:]
     }
     result["tail_share"] = round(figures[-1].tail_share, 3)
+    result["utilisation_job"] = round(figures[-1].utilisation_job, 3)
     result["identical"] = all(each.digests == local.digests for each in figures)
     print(json.dumps(result))
 
 
 def print_table(figures: Sequence[Figure]) -> None:
     """For people."""
-    table = Table("TaskManagers", "calls", "working s", "around it s", "calls/s", "slots busy", "last 5 % of calls")
+    table = Table(
+        *("TaskManagers", "calls", "working s", "around it s", "calls/s", "slots busy", "of the whole run"),
+        "last 5 % of calls",
+    )
     for each in figures:
         table.add_row(
             *(str(each.task_managers), str(each.requests), f"{each.working_secs:.1f}", f"{each.around_secs:.1f}"),
             *(
                 f"{each.requests / each.working_secs:.1f}",
                 f"{each.utilisation:.3f}",
+                f"{each.utilisation_job:.3f}",
                 f"{each.tail_share:.1%} of the time",
             ),
         )
-    Console(width=110).print(table)
+    Console(width=130).print(table)
 
 
 if __name__ == "__main__":

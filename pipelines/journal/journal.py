@@ -2,7 +2,7 @@
 
 import logging
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,6 +15,8 @@ from pipelines.journal.store import Batch, JournalError, Store
 from schemas import Record
 
 _SUM_BYTES = 4
+_OF_RUN = "@"
+"""Between stage and run in the ledger; no stage's name has it."""
 
 
 class _Entry(Record):
@@ -36,18 +38,22 @@ def _total(usages: Sequence[Usage]) -> Usage:
 class Journal:
     """Samples by key, with a ledger of what they cost. Open one a process, use it from one event loop."""
 
-    def __init__(self, place: Place, *, patience_secs: float = 60.0) -> None:
+    def __init__(
+        self, place: Place, *, patience_secs: float = 60.0, awaits_server: bool = False, run: str = ""
+    ) -> None:
         """Opens or makes it.
 
         Args:
           place: path of a file, or URL of a server; see `address.parse_address`.
           patience_secs: how long a server may be away in the middle of a run.
+          awaits_server: whether this is the middle of a run already, for there is one that others work on.
+          run: whose costs are added to the ledger: runs have samples in common, and pay for themselves.
 
         Raises:
           JournalError: it is unwritable, no journal, of another version, or on a server that may lose it.
         """
-        self._place = place
-        self._store = _open(place, patience_secs)
+        self._place, self._run = place, run
+        self._store = _open(place, patience_secs, awaits_server=awaits_server)
         self._damaged: dict[str, bytes] = {}
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(Sample)
@@ -113,7 +119,8 @@ class Journal:
         values = ((key, self._encoder.encode(sample)) for key, sample in first.items())
         rows = {key: _sum(key, value) + value for key, value in values}
         damaged = {key: self._damaged[key] for key in rows if key in self._damaged}
-        costs = {stage: _total(each) for stage, each in usages.items()}
+        suffix = f"{_OF_RUN}{self._run}" if self._run else ""
+        costs = {f"{stage}{suffix}": _total(each) for stage, each in usages.items()}
         held = self._store.commit(Batch(rows=rows, damaged=damaged, costs=costs))
         for key in damaged:
             self._damaged.pop(key, None)
@@ -134,11 +141,27 @@ class Journal:
         Raises:
           JournalError: the file is damaged, or the server is away.
         """
-        return self._store.ledger()
+        return self._ledger_of(None)
+
+    def own_ledger(self) -> dict[str, Usage]:
+        """What this run has paid, by stage, and what was paid without saying for which run.
+
+        Raises:
+          JournalError: the file is damaged, or the server is away.
+        """
+        return self._ledger_of(("", self._run))
 
     def paid(self) -> Usage:
         """The same over all stages."""
-        return _total(list(self.ledger().values()))
+        return _total(list(self.own_ledger().values()))
+
+    def _ledger_of(self, runs: Container[str] | None) -> dict[str, Usage]:
+        stages: dict[str, list[Usage]] = {}
+        for name, usage in self._store.ledger().items():
+            stage, _, run = name.partition(_OF_RUN)
+            if runs is None or run in runs:
+                stages.setdefault(stage, []).append(usage)
+        return {stage: _total(each) for stage, each in stages.items()}
 
     def close(self) -> None:
         """Commits what is waiting and lets go of the file or server."""
@@ -149,7 +172,7 @@ class Journal:
         self._store.close()
 
 
-def _open(place: Place, patience_secs: float) -> Store:
+def _open(place: Place, patience_secs: float, *, awaits_server: bool) -> Store:
     if not is_server(place):
         return SqliteStore(Path(place))
     try:
@@ -163,4 +186,4 @@ def _open(place: Place, patience_secs: float) -> Store:
             f"journal: a journal on a Redis server needs a package that is not there ({error}); install it with "
             "pip install 'wrongturn[redis]', or name a file with journal=PATH"
         ) from error
-    return RedisStore(address, patience_secs)
+    return RedisStore(address, patience_secs, awaits_server=awaits_server)

@@ -1,9 +1,9 @@
 """The journal on a Redis server: for workers on several machines.
 
 Under the prefix stand three hashes and a fourth for bookkeeping: `meta` (version of the layout, the journal's own id),
-`samples`, `ledger` (field `stage/count`) and `writers`. A batch is one script, hence one transaction in the server's
-append-only file. Scripts are retried when the connection breaks, and nobody can know whether a script whose answer was
-lost has run: samples do not mind, and each writer numbers its batches so that costs are added once.
+`samples`, `ledger` (field `stage@run/count`) and `writers`. A batch is one script, hence one transaction in the
+server's append-only file. Scripts are retried when the connection breaks, and nobody can know whether a script whose
+answer was lost has run: samples do not mind, and each writer numbers its batches so that costs are added once.
 """
 
 import logging
@@ -59,8 +59,8 @@ class RedisStore:
 
     is_near = False
 
-    def __init__(self, address: Address, patience_secs: float) -> None:
-        """Connects, checks the server and opens or makes the journal.
+    def __init__(self, address: Address, patience_secs: float, *, awaits_server: bool) -> None:
+        """Connects, checks the server and opens or makes the journal; waits for one that is away only if told to.
 
         Raises:
           JournalError: the server is not there, refuses us, may lose what it has acknowledged, or holds something else
@@ -79,7 +79,7 @@ class RedisStore:
         self._told = ""
         self._client = self._connect()
         try:
-            self._id = self._call(self._begin, _is_loading)
+            self._id = self._call(self._begin, _is_passing if awaits_server else _is_loading)
         except JournalError:
             self._client.close()
             raise
@@ -290,7 +290,7 @@ class RedisStore:
             return JournalError(
                 f"the journal's server {self._address} is not there: {said}; start it with the data that it had, then "
                 "start the same command again: nothing that was committed is lost (journal_patience_secs says how long "
-                "a run waits)"
+                "a run waits that has begun)"
             )
         if _GONE in said:
             return JournalError(

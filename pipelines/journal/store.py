@@ -23,7 +23,7 @@ class Batch(Record):
     damaged: Mapping[str, bytes]
     """Values to be dropped first, by key, so that `rows` can replace them; one that has changed since stays."""
     costs: Mapping[str, Usage]
-    """To be added to the ledger, by stage."""
+    """To be added to the ledger, by stage and run."""
 
 
 class Store(Protocol):
@@ -53,7 +53,7 @@ class Store(Protocol):
         ...
 
     def ledger(self) -> dict[str, Usage]:
-        """Costs by stage."""
+        """Costs by stage and run, sorted."""
         ...
 
     def hurry(self) -> None:

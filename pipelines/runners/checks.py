@@ -8,6 +8,7 @@ from apache_beam.options.pipeline_options import FlinkRunnerOptions
 
 from pipelines.errors import UserError
 from pipelines.runners.flink import ClusterError, FlinkRest, find_java, is_open, jar_version, java_version
+from pipelines.runners.pool import installed, installed_at
 from pipelines.runners.settings import AnyRunner, Dataflow, Flink, Prism, is_loopback, split_address
 from schemas import Record
 
@@ -46,7 +47,12 @@ def examine_runner(settings: AnyRunner) -> list[Finding]:
     if isinstance(settings, Dataflow):
         from pipelines.runners.dataflow import CHECKS
 
-        return [_look(what, look, settings) for what, look in CHECKS.items()]
+        findings: list[Finding] = []
+        for what, look in CHECKS.items():
+            findings.append(_look(what, look, settings))
+            if not findings[-1].is_well:  # Each uses what the one before has found.
+                break
+        return findings
     return []
 
 
@@ -79,7 +85,7 @@ def _jar(settings: Flink) -> str:
 
 def _cluster(settings: Flink) -> str:
     if not settings.is_remote:
-        return f"embedded, {settings.parallelism} slots"
+        return f"embedded, {settings.parallelism} slots, Flink {flink_version(settings, '') or 'of the job server'}"
     seen = FlinkRest(settings.rest_url).overview()
     ours = flink_version(settings, seen.version)
     if seen.slots < settings.parallelism:
@@ -97,18 +103,23 @@ def flink_version(settings: Flink, of_cluster: str) -> str:
     """The version of Flink whose job server is taken, such as `1.19`; empty leaves it to Beam.
 
     Raises:
-      ClusterError: there is no job server for the cluster's, or the given one is for another.
+      ClusterError: cluster, setting and jar are not all for the same, or there is no job server for it.
     """
-    given = settings.flink_version
+    given, of_jar, of_cluster = _minor(settings.flink_version), "", _minor(of_cluster)
     if settings.job_server_jar and "://" not in settings.job_server_jar:
-        given = given or jar_version(Path(settings.job_server_jar))
-    of_cluster = ".".join(of_cluster.split(".")[:2])
-    if given and of_cluster and given != of_cluster:
+        of_jar = _minor(jar_version(Path(settings.job_server_jar)))
+    if given and of_jar and given != of_jar:
+        raise ClusterError(
+            f"runner.flink_version={given}: {settings.job_server_jar} (runner.job_server_jar) is a job server for "
+            f"Flink {of_jar}; leave runner.flink_version out, or give a jar for {given}"
+        )
+    ours = given or of_jar
+    if ours and of_cluster and ours != of_cluster:
         raise ClusterError(
             f"runner.flink_version: the cluster at {settings.rest_url} runs Flink {of_cluster}, and the job server is "
-            f"for {given}; give a jar for {of_cluster} with runner.job_server_jar, or start a cluster of {given}"
+            f"for {ours}; give a jar for {of_cluster} with runner.job_server_jar, or start a cluster of {ours}"
         )
-    version = given or of_cluster
+    version = ours or of_cluster
     published = FlinkRunnerOptions.PUBLISHED_FLINK_VERSIONS
     if version and version not in published and not settings.job_server_jar:
         raise ClusterError(
@@ -116,6 +127,11 @@ def flink_version(settings: Flink, of_cluster: str) -> str:
             "a cluster of one of these, or give a jar with runner.job_server_jar"
         )
     return version if version in published else ""
+
+
+def _minor(version: str) -> str:
+    """`1.19` of `1.19.3`: a job server is for all of these."""
+    return ".".join(version.split(".")[:2])
 
 
 def _pool(settings: Flink) -> str:
@@ -129,7 +145,15 @@ def _pool(settings: Flink) -> str:
             f"runner.worker_pool: nothing listens at {settings.worker_pool}; start it with "
             f"wrongturn workers --port {port}, in an environment that has the same version"
         )
-    return settings.worker_pool
+    theirs, ours = installed_at(settings.worker_pool), installed()
+    if not theirs:
+        return f"{settings.worker_pool}, which does not say what its workers run"
+    if theirs != ours:
+        raise ClusterError(
+            f"runner.worker_pool: workers of the pool at {settings.worker_pool} have wrongturn {theirs}, and this is "
+            f"{ours}; install the same in both places"
+        )
+    return f"{settings.worker_pool}, wrongturn {theirs}"
 
 
 def _prism(settings: Prism) -> str:

@@ -150,12 +150,13 @@ class Jobs:
         """
         try:
             job.cancel()
-            if self._rest:
-                self._rest.cancel(self._name)
-        except ClusterError as error:
-            _LOG.warning("%s", error)
         except (grpc.RpcError, OSError, http.client.HTTPException, RuntimeError) as error:
-            _LOG.info("the job cannot be cancelled: %s", error)
+            _LOG.info("the job server cannot cancel the job: %s", error)
+        if self._rest:
+            try:
+                self._rest.cancel(self._name)
+            except (OSError, http.client.HTTPException, LookupError, ValueError) as error:
+                _LOG.warning("the job is not cancelled: %s", error)
 
     def _watch(self, job: PipelineResult) -> None:
         ended = threading.Event()
@@ -172,9 +173,16 @@ class Jobs:
             self._look_for_workers(time.monotonic() - began)
         self._look()
         if failed:
+            cause = explain(str(failed[0]))
+            self._note_limit(cause)
             if self._accounts.is_reached():
                 raise BudgetReached(self._accounts.reached)
-            raise explain(str(failed[0])) from failed[0]
+            raise cause from failed[0]
+
+    def _note_limit(self, cause: Exception) -> None:
+        """Takes a worker's word for a limit: it counts what is in flight, which nobody else sees."""
+        if isinstance(cause, BudgetReached):
+            self._accounts.close(str(cause))
 
     def _look(self) -> None:
         """Tells accounts and meter what workers have done by now."""
@@ -214,6 +222,7 @@ class Jobs:
                 ) from error
             return seen
         for cause in trouble:
+            self._note_limit(cause)
             if isinstance(cause, UserError):
                 raise cause
         return time.monotonic()
@@ -225,8 +234,16 @@ class Jobs:
             raise ClusterError(
                 f"no worker has found its way to {self._shared.site.out} within {patience:g} s "
                 "(runner.worker_start_secs): see the log of the worker pool or of the containers; they need wrongturn, "
-                "as this machine has it, and a way to the cluster"
+                f"as this machine has it, and a way to the cluster{self._slots()}"
             )
+
+    def _slots(self) -> str:
+        """Words on the cluster's slots: a job that waits for one has no worker either."""
+        try:
+            seen = self._rest.overview() if self._rest else None
+        except ClusterError:
+            return ""
+        return f"; {seen.free_slots} of its {seen.slots} slots are free: another job may hold them" if seen else ""
 
 
 def _await(job: PipelineResult, ended: threading.Event, failed: list[Exception]) -> None:
@@ -245,9 +262,18 @@ def _is_ours(text: str) -> bool:
 def explain(text: str) -> Exception:
     """What made a job fail: an error that workers raised for people to read, or the whole text with its traceback."""
     known = {kind.__name__ for kind in _with_subclasses(UserError)}
-    for name, message in reversed(re.findall(r"(?:^|\n)\s*(?:[\w.]+\.)?(\w+): (.+)", text)):
+    for name, said in reversed(re.findall(r"(?:^|\n)\s*(?:[\w.]+\.)?(\w+): (.+)", text)):
+        message = re.sub(r" \[while running '.*", "", said.replace("\\n", " "))
         if name in known:
-            return UserError(re.sub(r" \[while running '.*", "", message.replace("\\n", " ")))
+            return UserError(message)
+        if name == BudgetReached.__name__:
+            limit = re.match(r"(budget\.\S+) is reached", message)
+            return BudgetReached(limit[1]) if limit else RuntimeError(message)  # A worker that is stopped has others.
+        if name == ModuleNotFoundError.__name__:
+            return ClusterError(
+                f"a worker cannot run what it was sent: {message}; install wrongturn, as this machine has it, in the "
+                "Python that starts the workers (deploy/Dockerfile makes such an image)"
+            )
     return RuntimeError(text)
 
 

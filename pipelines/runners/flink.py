@@ -31,6 +31,8 @@ _READY_SECS = 120.0
 """Longest time for a job server to come up."""
 _STOP_SECS = 10.0
 _RUNNING = ("INITIALIZING", "CREATED", "RUNNING", "FAILING", "RESTARTING", "RECONCILING", "SUSPENDED", "CANCELLING")
+_HAS_ENDED = (404, 409)
+"""Codes for a job that is to be cancelled and has ended meanwhile: forgotten, or in a state of its own."""
 _BEAM_RUNNER = re.compile(r"META-INF/maven/org\.apache\.beam/beam-runners-flink-([\d.]+)/")
 
 
@@ -92,17 +94,33 @@ class FlinkRest:
         """Cancels all jobs of this name and waits until they have ended; gives their number.
 
         Raises:
-          ClusterError: one does not end.
+          ClusterError: one does not end, or the JobManager does not answer or refuses.
         """
-        jobs = self.running(name)
-        for job in jobs:
+        try:
+            jobs = self.running(name)
+            for job in jobs:
+                self._cancel(job)
+            deadline = time.monotonic() + within_secs
+            while jobs and self.running(name):
+                if time.monotonic() > deadline:
+                    raise ClusterError(
+                        f"the job {name!r} at {self._url} does not end; cancel it by hand, then start again"
+                    )
+                time.sleep(0.5)
+            return len(jobs)
+        except (OSError, http.client.HTTPException) as error:
+            raise ClusterError(
+                f"the job {name!r} at {self._url} cannot be cancelled ({error}); see whether the cluster is well, "
+                "then start again"
+            ) from error
+
+    def _cancel(self, job: str) -> None:
+        try:
             self._ask(f"/jobs/{job}", method="PATCH")
-        deadline = time.monotonic() + within_secs
-        while jobs and self.running(name):
-            if time.monotonic() > deadline:
-                raise ClusterError(f"the job {name!r} at {self._url} does not end; cancel it by hand, then start again")
-            time.sleep(0.5)
-        return len(jobs)
+        except urllib.error.HTTPError as error:
+            with error:
+                if error.code not in _HAS_ENDED:
+                    raise
 
     def _ask(self, path: str, method: str = "GET") -> Any:
         request = urllib.request.Request(self._url + path, method=method)
@@ -131,6 +149,11 @@ def find_java() -> str:
     """
     home = os.environ.get("JAVA_HOME")
     java = shutil.which(os.path.join(home, "bin", "java")) if home else shutil.which("java")
+    if home and not java:
+        raise ClusterError(
+            f"runner=flink: JAVA_HOME is {home!r}, where there is no program bin/java; correct JAVA_HOME, or unset it "
+            "to take the java on the PATH"
+        )
     if not java:
         raise ClusterError(
             "runner=flink: no java is on the PATH, and the job server is a Java program; install one "

@@ -7,6 +7,7 @@ nothing else that lies beside it. It is written with the standard library: what 
 
 import base64
 import csv
+import functools
 import hashlib
 import importlib.metadata
 import importlib.resources
@@ -51,6 +52,19 @@ def make_wheel(folder: Path) -> Path:
             entry.external_attr = 0o100644 << 16
             archive.writestr(entry, content)
     return path
+
+
+@functools.cache
+def code_digest() -> str:
+    """SHA-256 over all code of the packages: equal wherever the same runs, and looked at once a process.
+
+    Settings and prompts are not in it: who starts a run reads them, and they travel with the graph.
+    """
+    told = hashlib.sha256()
+    for name, content in sorted(_modules()):
+        if name.endswith(".py"):
+            told.update(f"{name} {len(content)}\n".encode() + content)
+    return told.hexdigest()
 
 
 def installation() -> importlib.metadata.Distribution:

@@ -8,6 +8,7 @@ stop another's.
 
 import contextlib
 import logging
+import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +21,9 @@ import grpc
 from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
 
 from pipelines.errors import UserError
+from pipelines.plan import package_version
+from pipelines.runners.flink import ClusterError
+from pipelines.runners.package import code_digest
 
 _LOG = logging.getLogger(__name__)
 _HARNESS = ("-m", "pipelines.runners.harness")
@@ -29,6 +33,9 @@ _KILL_SECS = 5.0
 """What it may take beyond that."""
 _THREADS = 16
 """Requests that are answered at once; each takes no longer than a process takes to start or to be stopped."""
+_SERVICE, _METHOD = "wrongturn.WorkerPool", "Version"
+"""Beside Beam's service; request and reply are bytes."""
+_ASK_SECS = 5.0
 
 
 class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
@@ -90,16 +97,27 @@ def worker_pool(host: str, port: int, grace_secs: float = GRACE_SECS) -> Iterato
     """Serves as long as the context lasts; its workers end with it. Gives the port, a free one for 0.
 
     Raises:
-      UserError: the port is taken.
+      UserError: the host is none of this machine's, or the port is taken.
     """
     options = [("grpc.http2.max_pings_without_data", 0), ("grpc.http2.max_ping_strikes", 0), ("grpc.so_reuseport", 0)]
     server = grpc.server(ThreadPoolExecutor(_THREADS), options=options)
+    version = {_METHOD: grpc.unary_unary_rpc_method_handler(lambda request, context: installed().encode())}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, version),))
     pool = WorkerPool(grace_secs)
     beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(pool, server)
     try:
+        socket.getaddrinfo(host, port)
+    except OSError as error:
+        raise UserError(
+            f"--host: there is no host {host!r} ({error}); give a name or number of this machine"
+        ) from error
+    try:
         bound: int = server.add_insecure_port(f"{host}:{port}")
     except RuntimeError as error:
-        raise UserError(f"--port: cannot listen at {host}:{port}; is another pool running there? ({error})") from error
+        raise UserError(
+            f"--host, --port: cannot listen at {host}:{port}; is another pool running there, or is the host not this "
+            f"machine? ({error})"
+        ) from error
     server.start()
     try:
         yield bound
@@ -108,8 +126,38 @@ def worker_pool(host: str, port: int, grace_secs: float = GRACE_SECS) -> Iterato
         pool.close()
 
 
+def installed() -> str:
+    """Version and code of wrongturn as they lie here: what a worker would find that is started now."""
+    return f"{package_version()} (code {code_digest.__wrapped__()[:12]})"
+
+
+def installed_at(address: str) -> str:
+    """What a pool says of the same; empty where it does not say, as Beam's own.
+
+    Raises:
+      ClusterError: what listens at `address` is no worker pool.
+    """
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=_ASK_SECS)
+            reply: bytes = channel.unary_unary(f"/{_SERVICE}/{_METHOD}")(b"", timeout=_ASK_SECS)
+        except grpc.FutureTimeoutError as error:
+            raise ClusterError(
+                f"runner.worker_pool: what listens at {address} is no worker pool; start one with wrongturn workers, "
+                "and give its address"
+            ) from error
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                return ""
+            raise ClusterError(
+                f"runner.worker_pool: the pool at {address} does not answer ({error.code().name}); start it again"
+            ) from error
+    return reply.decode()
+
+
 def serve_pool(host: str, port: int, grace_secs: float) -> None:
-    """Serves until it is interrupted or told to stop."""
-    with worker_pool(host, port, grace_secs) as bound:
+    """Serves until it is interrupted."""
+    with contextlib.suppress(KeyboardInterrupt), worker_pool(host, port, grace_secs) as bound:
         _LOG.info("workers start here for whoever asks at %s:%d", host, bound)
         threading.Event().wait()
+    _LOG.info("stopped, and its workers with it")

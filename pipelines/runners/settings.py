@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from schemas import Record
 
+_VERSION = re.compile(r"\d+\.\d+(\.\d+)?")
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>\d{1,5})")
 
 
@@ -98,7 +99,7 @@ class Flink(Cluster, tag_field="kind", tag="flink"):
     job_server_jar: str = ""
     """Beam's Flink job server, a file or a URL; empty has Beam download its own for the cluster's version of Flink."""
     flink_version: str = ""
-    """Of Flink, such as `1.19`; empty asks the cluster, and takes Beam's newest for `[local]`."""
+    """Of Flink, such as `1.19`; empty asks the cluster, and takes the jar's or Beam's newest for `[local]`."""
     environment: Literal["", "loopback", "external", "process", "docker"] = ""
     """How workers' Python is started. `loopback`: in this process (the default for `[local]`). `external`: by the pool
     at `worker_pool`. `process`: by `worker_command` on each TaskManager. `docker`: from `container_image`."""
@@ -119,6 +120,8 @@ class Flink(Cluster, tag_field="kind", tag="flink"):
             split_address(_without_scheme(self.flink_master), "flink_master")
         if self.parallelism < 1:
             raise ValueError(f"parallelism must be at least 1, got {self.parallelism}")
+        if self.flink_version and not _VERSION.fullmatch(self.flink_version):
+            raise ValueError(f"flink_version must be such as 1.19, got {self.flink_version!r}; leave it out to ask")
         if self.restarts < 0 or self.restart_delay_secs < 0 or self.patience_secs < 0:
             raise ValueError("restarts, restart_delay_secs and patience_secs must not be below 0")
         needed = {"external": "worker_pool", "process": "worker_command", "docker": "container_image"}
@@ -168,7 +171,12 @@ class Flink(Cluster, tag_field="kind", tag="flink"):
 
     @property
     def shares_disk(self) -> bool:
-        """TaskManagers of a JobManager on loopback are taken to be here too; containers have disks of their own."""
+        """Where JobManager and pool are on loopback, TaskManagers are taken to be here, too.
+
+        Containers have disks of their own.
+        """
+        if self.worker_pool and not is_loopback(split_address(self.worker_pool, "worker_pool")[0]):
+            return False
         return self.is_here and self.starts_workers != "docker"
 
 
@@ -190,6 +198,8 @@ class Dataflow(Cluster, kw_only=True, tag_field="kind", tag="dataflow"):
     region: str
     temp_location: str
     """gs:// folder for what a job leaves behind."""
+    worker_start_secs: float = 1800.0
+    """As elsewhere; machines have to be found, and install what their image has not."""
     staging_location: str = ""
     """gs:// folder that the job is staged to; empty takes `temp_location`/staging."""
     sdk_container_image: str = ""

@@ -20,6 +20,7 @@ from flink_runs import ROOT, is_one_line, wrongturn
 
 from benchmarks.flink_jar import free_ports
 from pipelines.main import main
+from pipelines.runners.pool import worker_pool
 
 # crowd-kit uses what pandas will drop; crowd-kit's own affair.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:crowdkit")
@@ -67,14 +68,14 @@ def flink(tmp_path, monkeypatch, capsys) -> Iterator:
         jar.writestr("META-INF/maven/org.apache.beam/beam-runners-flink-1.19/pom.xml", "")
     with (
         answering(b"{}") as (model, asked),
-        socket.create_server(("127.0.0.1", 0)) as pool,
+        worker_pool("127.0.0.1", 0) as pool_port,
         job_manager() as (master, _),
     ):
         well = {
             "engine.url": f"http://{model}",
             "runner.flink_master": master,
             "runner.parallelism": "2",
-            "runner.worker_pool": f"127.0.0.1:{pool.getsockname()[1]}",
+            "runner.worker_pool": f"127.0.0.1:{pool_port}",
             "runner.job_server_jar": f"{tmp_path / 'server.jar'}",
             "out": f"{tmp_path / 'out'}",
         }

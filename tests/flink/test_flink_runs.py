@@ -59,14 +59,15 @@ def test_a_journal_in_redis_makes_the_same_shards_and_holds_every_answer(tmp_pat
     assert file_digests(again) == stand.reference.made.digests
 
 
-def test_ctrl_c_cancels_the_job_and_the_same_command_goes_on(tmp_path, stand):
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"])
+def test_a_run_that_is_stopped_cancels_its_job_and_the_same_command_goes_on(tmp_path, stand, stop, code):
     out, log = tmp_path / "out", tmp_path / "run.log"
     command = [*stand.words, *stand.cluster.overrides(), f"out={out}"]
     begun, jobs = stand.server.count("solve"), set(stand.cluster.jobs())
     with running(command, log) as process:
         await_call(process, Moment(task="solve", nth=60), stand.server, begun)
-        os.killpg(process.pid, signal.SIGINT)
-        assert end(process, log) == 130, tail(log)
+        os.killpg(process.pid, stop)
+        assert end(process, log) == code, tail(log)
     assert tail(log).strip().endswith("stopped; the same command goes on from here")
     states = [state for job, state in stand.cluster.jobs().items() if job not in jobs]
     assert states == ["CANCELED"]

@@ -401,6 +401,42 @@ def test_doctor_finds_what_would_keep_a_run_from_starting(wrongturn, overrides, 
     assert says in "".join(printed.split("│")).replace("\n", "") or says in printed
 
 
+def examined(wrongturn, *overrides):
+    """Exit code of the doctor, and what it says of OUT."""
+    code, printed, _ = wrongturn("doctor", "engine=scripted", "problems=simulated", *overrides)
+    (row,) = [line.split("│") for line in printed.splitlines() if "run: out" in line]
+    return code, row[2].strip(), row[3].strip()
+
+
+def test_doctor_finds_out_that_a_run_could_not_write_to(wrongturn, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.doctor._installed", lambda: ())
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "out"):
+        code, mark, found = examined(wrongturn, f"out={out}")
+        assert (code, mark) == (1, "no")
+        assert found.startswith("out: ")
+    assert examined(wrongturn, "out=memory://bucket/out")[:2] == (1, "no")  # For the journal, which has no place then.
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    found = (1, "no", "out: gs:// needs the package gcsfs: pip install 'wrongturn[gcs]'")
+    assert examined(wrongturn, "out=gs://bucket/out") == found
+
+
+def test_doctor_looks_at_out_and_makes_nothing(wrongturn, tmp_path):
+    assert examined(wrongturn, f"out={tmp_path / 'not' / 'yet'}")[:2] == (0, "ok")
+    assert list(tmp_path.iterdir()) == []
+    assert examined(wrongturn, "out=memory://bucket/out", f"journal={tmp_path / 'j'}")[:2] == (0, "ok")
+
+
+def test_doctor_says_what_a_store_refuses(wrongturn, tmp_path, monkeypatch):
+    def refuse(folder):
+        raise PermissionError("403 Forbidden")
+
+    monkeypatch.setattr("pipelines.doctor.names_in", refuse)
+    code, mark, found = examined(wrongturn, "out=memory://bucket/out", f"journal={tmp_path / 'j'}")
+    assert (code, mark) == (1, "no")
+    assert "is not for these credentials, or there are none" in found
+
+
 def test_the_command_is_installed_and_ends_with_the_code_of_main(tmp_path):
     command = [str(Path(sys.executable).with_name("wrongturn")), "show", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -379,6 +379,14 @@ def test_an_interrupted_run_ends_within_seconds_and_keeps_what_it_has_paid_for(t
     assert samples_in(journal) == samples_in(tmp_path / "undisturbed" / ".wrongturn" / "journal.sqlite")
 
 
+def test_a_supervisor_that_stops_a_run_is_heard_like_ctrl_c(tmp_path, working):
+    working.send_signal(signal.SIGTERM)
+    _, complaint = working.communicate(timeout=30)
+    assert (working.returncode, complaint.strip()) == (128 + 15, "stopped; the same command goes on from here")
+    state = tmp_path / "out" / ".wrongturn"
+    assert [path.name for path in state.glob("journal*")] == ["journal.sqlite"]
+
+
 # A checker that is killed.
 
 

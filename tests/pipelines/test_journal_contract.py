@@ -115,6 +115,27 @@ def test_costs_are_summed_by_stage_and_samples_counted(place):
     working(place, work)
 
 
+def test_runs_of_one_journal_pay_each_for_itself(place):
+    async def work(old):
+        await old.put("S", {"o": sample("")}, Usage(requests=1))  # By a journal that does not say for whom.
+        with closing(Journal(place, run="a")) as a, closing(Journal(place, run="b")) as b:
+            assert (a.paid(), b.paid()) == (Usage(requests=1), Usage(requests=1))
+            await a.put("S", {"1": sample("")}, Usage(requests=10))
+            await b.put("S", {"2": sample("")}, Usage(requests=100))
+            await b.put("T", {"1": sample("other")}, Usage(requests=1000))
+            assert a.own_ledger() == {"S": Usage(requests=11)}
+            assert b.own_ledger() == {"S": Usage(requests=101), "T": Usage(requests=1000)}
+            assert b.paid() == Usage(requests=1101)
+        with closing(Journal(place, run="a")) as again:
+            await again.put("S", {}, Usage(requests=10))
+            assert again.paid() == Usage(requests=21)
+            # Samples are everybody's, and so is what they have cost together.
+            assert await again.get(["1", "2"]) == {"1": sample(""), "2": sample("")}
+            assert again.ledger() == old.ledger() == {"S": Usage(requests=121), "T": Usage(requests=1000)}
+
+    working(place, work)
+
+
 @pytest.mark.parametrize(
     "value",
     [

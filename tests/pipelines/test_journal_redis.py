@@ -89,7 +89,7 @@ def test_a_server_that_does_not_come_back_is_one_line_and_a_new_start_goes_on(st
     assert said.startswith(f"the journal's server {server.url()}/wrongturn is not there: Error 111 connecting to ")
     assert said.endswith(
         "; start it with the data that it had, then start the same command again: nothing that was committed is lost "
-        "(journal_patience_secs says how long a run waits)"
+        "(journal_patience_secs says how long a run waits that has begun)"
     )
     assert "\n" not in said
     server.start()

@@ -253,9 +253,8 @@ def test_after_replace_the_folder_belongs_to_the_new_run(output):
     assert "digest 222222222222, this one is 111111111111" in refused(output, ONE)
 
 
-def test_temporary_files_of_a_killed_run_are_taken_away(output, out):
-    with output.claimed(ONE, replace=False):
-        fill(output, 0, 1)
+def leave_half_written(out: Path) -> list[Path]:
+    """What writers that are killed leave."""
     left = [
         out / "rl" / ".train-00000-of-00001.parquet.4711.tmp",
         out / ".wrongturn" / ".owner.json.4711.tmp",
@@ -264,9 +263,29 @@ def test_temporary_files_of_a_killed_run_are_taken_away(output, out):
     ]
     for path in left:
         path.write_bytes(b"half")
+    return left
+
+
+def test_temporary_files_of_a_killed_run_are_taken_away(output, out):
+    with output.claimed(ONE, replace=False):
+        fill(output, 0, 1)
+    left = leave_half_written(out)
     with output.claimed(ONE, replace=False):
         assert not [path for path in left if path.exists()]
         assert (out / "rl" / "train-00000-of-00001.parquet").exists()
+
+
+def test_temporary_files_of_a_worker_that_was_killed_do_not_lie_beside_the_mark(output, out):
+    """The run itself goes on, and is done by others."""
+    with output.claimed(ONE, replace=False):
+        fill(output, 0, 1)
+        left = leave_half_written(out)
+        output.finish(0, 1)
+        assert all(path.exists() for path in left)
+        output.complete()
+        assert not [path for path in left if path.exists()]
+    assert (out / "COMPLETED").exists()
+    assert (out / "rl" / "train-00000-of-00001.parquet").exists()
 
 
 def test_a_shard_with_failures_is_known(output):

@@ -19,8 +19,11 @@ from pipelines.display import Display
 from pipelines.journal import Journal
 from pipelines.manifest import read_books
 from pipelines.meter import METER
-from pipelines.run import Result, Watcher, run
+from pipelines.output import Output
+from pipelines.plan import make_plan
+from pipelines.run import Result, Watcher, read_inputs, run, site_of
 from pipelines.shards import SPLITS, file_digest, read_rows
+from pipelines.site import this_host
 from schemas.arrow import CONFIGS
 
 SCRIPTED = [
@@ -61,6 +64,20 @@ def test_every_folder_is_there_with_a_readable_shard_for_each_split(scripted):
             assert (scripted / config / f"{split}-00000-of-00001.parquet").is_file()
     for name in ("README.md", "report.html", "run.json", "COMPLETED"):
         assert (scripted / name).is_file()
+
+
+def test_what_workers_needed_is_gone_when_the_run_is_whole(scripted):
+    assert list((scripted / ".wrongturn" / "inputs").iterdir()) == []
+
+
+def test_each_start_has_a_name_and_a_file_s_journal_names_the_machine(tmp_path):
+    settings = compose([*SCRIPTED, "problems.num_problems=2", f"out={tmp_path}"])
+    inputs = read_inputs(settings)
+    sites = [site_of(make_plan(settings, inputs), Output(settings.out)) for _ in range(2)]
+    assert sites[0].start != sites[1].start
+    assert sites[0].host == this_host()
+    on_server = msgspec.structs.replace(settings, journal="redis://cache:6379/0")
+    assert site_of(make_plan(on_server, inputs), Output(settings.out)).host == ""
 
 
 def test_the_books_of_a_run_add_up(scripted):
@@ -128,6 +145,10 @@ def test_a_late_setting_repeats_no_earlier_call(scripted, tmp_path):
     # holds every sample that was ever paid for.
     assert after["VerifyCritiques"].samples > before["VerifyCritiques"].samples
     assert sum(usage.samples for usage in after.values()) == _size(journal)
+    # The books have what this run has paid, not what the one before it in the same journal had.
+    paid = json.loads((tmp_path / "out" / "run.json").read_text())["paid"]
+    added = after["VerifyCritiques"].samples - before["VerifyCritiques"].samples
+    assert {stage: usage["samples"] for stage, usage in paid.items()} == {"VerifyCritiques": added}
 
 
 def _ledger(path: Path):

@@ -5,8 +5,19 @@ from pathlib import Path
 import pytest
 
 from pipelines.plan import Inputs, package_version
+from pipelines.runners.package import code_digest
 from pipelines.shards import shard_of
-from pipelines.site import Site, SiteError, enter_site, open_site, read_reports, read_site, report
+from pipelines.site import (
+    Site,
+    SiteError,
+    close_site,
+    enter_site,
+    open_site,
+    read_reports,
+    read_site,
+    report,
+    this_host,
+)
 from schemas import Problem, Rejection, Solution
 
 NUM_SHARDS = 3
@@ -24,7 +35,8 @@ UNREAD = tuple(
 
 
 def site(out: Path, **changes: str) -> Site:
-    return Site(**{"out": str(out), "config_digest": "abc", "version": package_version(), **changes})
+    mine = {"config_digest": "abc", "version": package_version(), "code": code_digest(), "start": "first"}
+    return Site(**{"out": str(out), **mine, **changes})
 
 
 @pytest.fixture
@@ -68,6 +80,23 @@ def test_a_new_start_forgets_the_workers_of_the_one_before(out):
         read_site(str(out), 1)
 
 
+def test_nor_does_it_hear_those_that_go_on(out):
+    again = site(out, start="second")
+    open_site(again, Inputs(problems=PROBLEMS, unread=()), [0], NUM_SHARDS)
+    report(site(out), {"ExpandTrees/kept": 4})
+    assert read_reports(again) == {}
+    report(again, {"ExpandTrees/kept": 1})
+    (reported,) = read_reports(again).values()
+    assert reported == {"ExpandTrees/kept": 1}
+
+
+def test_of_a_whole_run_nothing_is_left(out):
+    enter_site(site(out))
+    close_site(str(out))
+    assert list((out / ".wrongturn" / "inputs").iterdir()) == []
+    close_site(str(out / "elsewhere"))  # Where there was nothing, there is nothing to take away.
+
+
 def test_a_worker_without_the_disk_says_so(tmp_path):
     with pytest.raises(SiteError, match=r"does not see the run in .*; give out=DIR on a disk that all workers have"):
         enter_site(site(tmp_path / "elsewhere"))
@@ -85,6 +114,17 @@ def test_a_worker_with_other_code_says_so(out):
         enter_site(site(out, version="0.0.1"))
 
 
+def test_other_code_of_the_same_version_is_other_code(out):
+    with pytest.raises(SiteError, match=rf"\(code {code_digest()[:12]}\), and the run was started by .* \(code 0123"):
+        enter_site(site(out, code="0123456789abcdef"))
+
+
+def test_a_journal_that_is_a_file_keeps_workers_on_its_machine(out):
+    enter_site(site(out, host=this_host()))
+    with pytest.raises(SiteError, match=r"^journal: the worker on .* is on another machine .*; give journal=redis://"):
+        enter_site(site(out, host="4f1c"))
+
+
 def test_damage_is_told_from_absence(out):
     (out / ".wrongturn" / "inputs" / "00000.msgpack").write_bytes(b"\xc1")
     (out / ".wrongturn" / "inputs" / "run.json").write_bytes(b"{")
@@ -95,5 +135,7 @@ def test_damage_is_told_from_absence(out):
 
 
 def test_a_damaged_report_is_no_report(out):
-    (out / ".wrongturn" / "inputs" / "host-1.worker").write_bytes(b"{")
+    enter_site(site(out))
+    (reported,) = (out / ".wrongturn" / "inputs").glob("*.worker")
+    reported.write_bytes(b"{")
     assert read_reports(site(out)) == {}

@@ -2,7 +2,7 @@
 
 import errno
 import os
-import socket
+import re
 import uuid
 from pathlib import Path
 
@@ -127,8 +127,19 @@ def test_a_file_is_synced_before_it_gets_its_name(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: seen.append(os.listdir(tmp_path)))
     write_whole(tmp_path / "a", b"1")
-    assert seen == [[f".a.{socket.gethostname()}.{os.getpid()}.tmp"]]
+    ((temporary,),) = seen
+    assert re.fullmatch(r"\.a\.\w+\.tmp", temporary)
     assert os.listdir(tmp_path) == ["a"]
+
+
+def test_two_attempts_of_one_process_at_one_file_leave_each_other_alone(folder):
+    with writing_whole(folder / "a") as first:
+        first.write(b"1")
+        with writing_whole(folder / "a") as second:
+            second.write(b"22")
+        assert (folder / "a").read_bytes() == b"22"
+    assert (folder / "a").read_bytes() == b"1"
+    assert names_in(folder) == ["a"]
 
 
 def test_names_are_those_right_in_the_folder(folder, tmp_path):

@@ -16,6 +16,7 @@ from apache_beam.options.pipeline_options import (
 
 from pipelines.errors import UserError
 from pipelines.runners import dataflow
+from pipelines.runners.checks import examine_runner
 from pipelines.runners.dataflow import dataflow_options, extra_requirements, find_buckets, stage_template, staging
 from pipelines.runners.settings import Dataflow
 
@@ -174,6 +175,20 @@ def test_without_beams_part_for_google_cloud_it_says_what_to_install(cloud, miss
     message = refusal(settings())
     assert "pip install 'wrongturn[dataflow]'" in message
     assert missing in message
+
+
+@pytest.mark.parametrize("missing", ["google.auth", "google.cloud.storage"])
+def test_what_is_looked_at_ends_where_something_is_missing(cloud, missing):
+    cloud("bucket", missing=missing)
+    (finding,) = examine_runner(settings())
+    assert (finding.what, finding.is_well) == ("beam for google cloud", False)
+    assert "pip install 'wrongturn[dataflow]'" in finding.found
+
+
+def test_all_is_looked_at_where_nothing_is_missing(cloud):
+    cloud("bucket")
+    findings = examine_runner(settings())
+    assert [each.what for each in findings if each.is_well] == ["beam for google cloud", "credentials", "buckets"]
 
 
 def test_without_credentials_it_says_how_to_get_them(cloud):

@@ -207,7 +207,8 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_a_run_that_is_stopped_by_hand_cancels_its_job(words):
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_stopped_by_hand_cancels_its_job(words, how, code):
     with dataflow_service() as (url, service):
         service.holds_jobs = True
         started = subprocess.Popen(
@@ -220,10 +221,10 @@ def test_a_run_that_is_stopped_by_hand_cancels_its_job(words):
                 time.sleep(0.2)
             assert service.jobs, started.stderr.read()
             time.sleep(1)
-            started.send_signal(signal.SIGINT)
+            started.send_signal(how)
             _, said = started.communicate(timeout=60)
         finally:
             started.kill()
             started.wait()
-    assert started.returncode == 130, said
+    assert started.returncode == code, said
     assert [job["currentState"] for job in service.jobs] == ["JOB_STATE_CANCELLED"]

@@ -193,11 +193,28 @@ def test_the_run_fits_the_cluster():
     spec = found["FlinkDeployment", "wrongturn"]["spec"]
     # The operator's service for Flink's REST is called NAME-rest and listens where Flink does by default.
     assert settings.runner.rest_url == "http://wrongturn-rest:8081"
-    slots = int(spec["flinkConfiguration"]["taskmanager.numberOfTaskSlots"]) * spec["taskManager"]["replicas"]
-    assert settings.runner.parallelism == slots == 6
+    slots = int(spec["flinkConfiguration"]["taskmanager.numberOfTaskSlots"])
+    assert settings.runner.parallelism == slots * spec["taskManager"]["replicas"] == 6
+    assert slots == python_workers_of_a_task_manager(settings.runner), "a slot without a worker of its own"
     (port,) = found["Service", "wrongturn-redis"]["spec"]["ports"]
     assert settings.journal == f"redis://wrongturn-redis:{port['port']}/0"
     assert settings.out.startswith("gs://")
+
+
+def python_workers_of_a_task_manager(runner):
+    """Beam's option for it, its default unless the run sets another."""
+    from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions
+
+    return int(PipelineOptions(list(runner.options)).view_as(PortableOptions).sdk_worker_parallelism)
+
+
+def test_a_pod_that_is_to_end_lives_as_long_as_its_pool_may_wait_for_answers():
+    from pipelines.runners import pool
+
+    _, container = containers()["worker-pool"]
+    grace = _parser().parse_args(container["command"][1:]).grace
+    manager = documents()["FlinkDeployment", "wrongturn"]["spec"]["taskManager"]["podTemplate"]["spec"]
+    assert manager["terminationGracePeriodSeconds"] > grace + pool._KILL_SECS
 
 
 def test_the_redis_is_the_one_that_its_service_finds():

@@ -1,7 +1,6 @@
 """How jobs are watched, at a stand-in for Beam's result; and what a worker's error becomes."""
 
 import threading
-import time
 
 import grpc
 import pytest
@@ -14,6 +13,7 @@ from pipelines.plan import Inputs, package_version
 from pipelines.runners.beam_options import flink_options, prism_options, runs_here
 from pipelines.runners.cluster import Jobs, _log_lost_stream, explain
 from pipelines.runners.flink import ClusterError
+from pipelines.runners.package import code_digest
 from pipelines.runners.settings import Flink, Prism
 from pipelines.site import Site, open_site, report
 from pipelines.worker import Shared
@@ -57,13 +57,13 @@ class Ledger:
 
 @pytest.fixture
 def site(tmp_path):
-    made = Site(out=str(tmp_path), config_digest="c", version=package_version())
+    made = Site(out=str(tmp_path), config_digest="c", version=package_version(), code=code_digest(), start="now")
     open_site(made, Inputs(problems=(), unread=()), [0], 1)
     return made
 
 
 def jobs(site, job, *, journal=None, settings=ELSEWHERE, budget=None):
-    shared = Shared(site=site, ledger=Usage(requests=5), began=time.time())
+    shared = Shared(site=site, ledger=Usage(requests=5))
     accounts = Accounts(budget or BudgetSettings())
     return Jobs(lambda shards: job, shared, settings, "name", accounts, journal or Ledger(5)), accounts
 
@@ -107,6 +107,15 @@ def test_a_job_without_workers_is_given_up(site):
     assert job.cancelled == 1
 
 
+def test_a_job_that_waits_for_slots_says_so(site):
+    seen = {"flink-version": "1.19.0", "taskmanagers": 2, "slots-total": 2, "slots-available": 0}
+    with rest({"/overview": seen, "/jobs/overview": {"jobs": []}}) as (master, _):
+        settings = Flink(flink_master=master, worker_pool="localhost:50000", watch_secs=0.02, worker_start_secs=0.05)
+        made, _ = jobs(site, Job(), settings=settings)
+        with pytest.raises(ClusterError, match="0 of its 2 slots are free"):
+            made.fill([0])
+
+
 def test_a_job_with_a_worker_is_waited_for(site):
     report(site, {})
     job = Job()
@@ -128,6 +137,29 @@ def test_a_cluster_has_ended_a_cancelled_job_when_the_command_comes_back(site, m
             made.fill([0])
     assert [line for line in asked if line.startswith("PATCH")] == ["PATCH /jobs/a"]
     assert list(states) == []
+
+
+def test_a_job_server_that_is_gone_leaves_no_job_on_the_cluster(site, monkeypatch):
+    monkeypatch.setattr("pipelines.runners.cluster._GRACE_SECS", 0.01)
+    states = iter(["RUNNING", "CANCELED"])
+    overview = {"/jobs/overview": lambda: {"jobs": [{"jid": "a", "name": "name", "state": next(states)}]}}
+    job = Job()
+    monkeypatch.setattr(job, "cancel", lambda: (_ for _ in ()).throw(grpc.RpcError("unavailable")))
+    with rest(overview) as (master, asked):
+        settings = Flink(flink_master=master, worker_pool="localhost:50000", watch_secs=0.02)
+        made, _ = jobs(site, job, settings=settings, journal=Ledger(15), budget=BudgetSettings(max_requests=10))
+        with pytest.raises(BudgetReached):
+            made.fill([0])
+    assert [line for line in asked if line.startswith("PATCH")] == ["PATCH /jobs/a"]
+
+
+def test_a_cluster_that_cannot_cancel_is_no_other_reason_for_the_end(site, monkeypatch):
+    monkeypatch.setattr("pipelines.runners.cluster._GRACE_SECS", 0.01)
+    with rest({"/jobs/overview": {"what": "no list of jobs"}}) as (master, _):
+        settings = Flink(flink_master=master, worker_pool="localhost:50000", watch_secs=0.02)
+        made, _ = jobs(site, Job(), settings=settings, journal=Ledger(15), budget=BudgetSettings(max_requests=10))
+        with pytest.raises(BudgetReached):
+            made.fill([0])
 
 
 def test_a_stream_that_ends_with_its_server_is_no_traceback(capsys, monkeypatch):
@@ -168,6 +200,60 @@ def test_a_worker_s_error_for_people_is_told_without_its_traceback(site):
     with pytest.raises(UserError) as caught:
         jobs(site, Job(RuntimeError(text)))[0].fill([0])
     assert str(caught.value) == "out: the worker on h does not see the run"
+
+
+def broken_by(error):
+    """What a runner says of a job in which a worker of ours raised something."""
+    return (
+        "java.lang.RuntimeException: Error received from SDK harness for instruction 2: Traceback:\n"
+        '  File "/x/pipelines/stage.py", line 1, in _finished\n    records = future.result()\n'
+        f"{error} [while running 'ExpandTrees/ParDo']\n\n\tat org.apache.beam.Something(Something.java:1)\n"
+    )
+
+
+def test_a_limit_that_a_worker_alone_has_seen_ends_the_run_as_a_limit_does(site):
+    error = broken_by("pipelines.budget.BudgetReached: budget.max_requests=10 is reached")
+    # Five are paid and five in flight: what is in flight only the workers know.
+    made, accounts = jobs(site, Job(RuntimeError(error)), journal=Ledger(10), budget=BudgetSettings(max_requests=10))
+    with pytest.raises(BudgetReached, match=r"^budget\.max_requests=10$"):
+        made.fill([0])
+    assert accounts.reached == "budget.max_requests=10"
+
+
+def test_nor_does_a_cluster_start_such_a_worker_again_and_again(site, monkeypatch):
+    monkeypatch.setattr("pipelines.runners.cluster._GRACE_SECS", 0.01)
+    error = broken_by("pipelines.budget.BudgetReached: budget.max_cost=0.5 is reached")
+    states = iter(["RESTARTING", "RUNNING", "CANCELED"])
+    answers = {
+        "/jobs/overview": lambda: {"jobs": [{"jid": "a", "name": "name", "state": next(states)}]},
+        "/jobs/a/exceptions": {"root-exception": error},
+    }
+    with rest(answers) as (master, _):
+        settings = Flink(flink_master=master, worker_pool="localhost:50000", watch_secs=0.02)
+        made, accounts = jobs(site, Job(), settings=settings)
+        with pytest.raises(BudgetReached):
+            made.fill([0])
+    assert accounts.reached == "budget.max_cost=0.5"
+
+
+def test_a_worker_that_is_stopped_in_its_work_is_a_lost_one(site):
+    error = broken_by("pipelines.budget.BudgetReached: the end of the worker is reached")
+    ends = [Job(RuntimeError(error)), Job(is_done=True)]
+    settings = Flink(worker_pool="localhost:50000", watch_secs=0.02, restarts=1, restart_delay_secs=0.01)
+    made, accounts = jobs(site, None, settings=settings)
+    made._submit = lambda shards: ends.pop(0)
+    made.fill([0])
+    assert (ends, accounts.reached) == ([], "")
+
+
+def test_a_worker_host_without_the_package_is_told_at_once(site):
+    error = broken_by("ModuleNotFoundError: No module named 'pipelines'")
+    ends = [Job(RuntimeError(error)), Job(is_done=True)]
+    made, _ = jobs(site, None)
+    made._submit = lambda shards: ends.pop(0)
+    with pytest.raises(ClusterError, match=r"No module named 'pipelines'; install wrongturn, as this machine has it"):
+        made.fill([0])
+    assert len(ends) == 1
 
 
 def test_a_job_whose_workers_were_lost_is_submitted_again(site):

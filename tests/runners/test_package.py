@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.runners import package
-from pipelines.runners.package import PACKAGES, make_wheel
+from pipelines.runners.package import PACKAGES, code_digest, make_wheel
 from schemas import digest
 
 _ROOT = Path(__file__).parents[2]
@@ -127,6 +127,24 @@ def test_without_an_installation_there_is_none(tmp_path, monkeypatch):
         make_wheel(tmp_path)
 
 
+def test_other_code_has_another_digest_and_other_prompts_have_not(stray):
+    def told():
+        return code_digest.__wrapped__()  # As a process that has not looked yet.
+
+    before = told()
+    (stray / "pipelines" / "prompts" / "solve.txt").write_text("a prompt")
+    (stray / "conf" / "mine.yaml").write_text("a: 1")
+    assert told() == before
+    module = stray / "mcts" / "halving.py"
+    seen = {before}
+    for code in ("a = 1\n", "a = 2\n"):
+        module.write_text(code)
+        seen.add(told())
+    module.rename(stray / "mcts" / "search.py")
+    seen.add(told())
+    assert len(seen) == 4
+
+
 _USE = """
 import importlib.metadata, pathlib, sys
 import pipelines.main, pipelines.plan, pipelines.report.page
@@ -137,7 +155,8 @@ assert all(home in pathlib.Path(module.__file__).parents for name, module in sys
            if name.split(".")[0] in ("annotators", "conf", "mcts", "pipelines", "schemas"))
 compose(["problems=simulated", "engine=scripted"])
 template = load_template("refine", key="k", gaps=frozenset({"sections"}))
-sys.stdout.write(f"{template.digest} {importlib.metadata.version('wrongturn')}")
+from pipelines.runners.package import code_digest
+sys.stdout.write(f"{template.digest} {importlib.metadata.version('wrongturn')} {code_digest()}")
 """
 
 
@@ -152,5 +171,5 @@ def test_pip_installs_it_and_the_settings_and_prompts_are_there(wheel, tmp_path)
     done = subprocess.run(use, check=False, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
     text = (_ROOT / "pipelines" / "prompts" / "refine.txt").read_text(encoding="utf-8")
-    assert done.stdout == f"{digest(text)} {importlib.metadata.version('wrongturn')}"
+    assert done.stdout == f"{digest(text)} {importlib.metadata.version('wrongturn')} {code_digest()}"
     assert (home / "bin" / "wrongturn").is_file()

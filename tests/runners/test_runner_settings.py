@@ -28,6 +28,7 @@ def settings(words: str):
             f"{FLINK} runner.environment=loopback runner.worker_pool=localhost:1",
             "runner: worker_pool is for environment=external, and this one is loopback; give one of them",
         ),
+        (f"{FLINK} runner.flink_version=banana", "runner: flink_version must be such as 1.19, got 'banana'"),
         (f"{FLINK} runner.worker_pool=here", "runner: worker_pool must be HOST:PORT, got 'here'"),
         (f"{FLINK} runner.options=[parallelism]", "runner: options must be words such as --name=value"),
         (f"{FLINK} runner.shards_per_job=-1", "runner: shards_per_job must not be below 0, got -1"),
@@ -38,6 +39,7 @@ def settings(words: str):
         ),
         # What workers on other machines cannot share.
         (REMOTE, "journal is a file in `out`, which workers on other machines (runner=flink) cannot share"),
+        (f"{FLINK} runner.flink_master=127.0.0.1:8081 runner.worker_pool=10.0.0.7:50000", "journal is a file in `out`"),
         (f"{REMOTE} journal=j.sqlite", "journal is 'j.sqlite', which workers on other machines (runner=flink) cannot"),
         (f"{REMOTE} journal=redis://localhost:6379/0", "journal is a server on this machine's loopback"),
         (f"{FLINK} out=memory://bucket/out {REDIS}", "out is in one process's memory, which workers of runner=flink"),
@@ -89,6 +91,24 @@ def test_the_address_of_a_cluster_says_whether_it_is_on_this_machine(master, url
     runner = Flink(flink_master=master, worker_pool="localhost:50000")
     assert (runner.rest_url, runner.is_here, runner.shares_disk) == (url, is_here, is_here)
     assert runner.starts_workers == "external"
+
+
+@pytest.mark.parametrize(
+    ("pool", "is_shared"), [("10.0.0.7:1", False), ("gpu1:1", False), ("127.0.0.1:1", True), ("[::1]:1", True)]
+)
+def test_workers_of_a_pool_elsewhere_have_another_disk(pool, is_shared):
+    for master in ("[local]", "127.0.0.1:8081"):
+        assert Flink(flink_master=master, worker_pool=pool).shares_disk is is_shared
+
+
+@pytest.mark.parametrize("version", ["1.19", "1.20", "1.20.0", "2.0", "'1.20'"])
+def test_a_version_may_be_given_as_the_docs_spell_it(version):
+    assert settings(f"{FLINK} runner.flink_version={version}").runner.flink_version == version.strip("'")
+
+
+def test_machines_of_a_cloud_have_longer_to_come_up():
+    runner = settings(f"{DATAFLOW} {REDIS} out=gs://bucket/out").runner
+    assert (runner.worker_start_secs, settings(FLINK).runner.worker_start_secs) == (1800, 300)
 
 
 def test_containers_have_disks_of_their_own():
