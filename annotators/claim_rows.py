@@ -10,12 +10,12 @@ from typing import Literal
 
 import msgspec
 
-from annotators.critic import number_steps, shown_steps
+from annotators.critic import number_steps
 from annotators.exports import (
     Context,
     ExportSettings,
     Interval,
-    critique_turn,
+    criticised_turn,
     gives_answer_away,
     solution_text,
     solve_turn,
@@ -29,9 +29,12 @@ def claim_is_true(item: Verified) -> bool:
     """Whether a critique names the failure that is there: the solution is wrong, and in this step first.
 
     How near is near enough is the test `wrong_location`, whether it decides about the critique or not. A critique that
-    names no step claims nothing.
+    names no step claims nothing, but for one by a critic who was asked about one step alone (the view `partial`): that
+    says that the step holds.
     """
     names_one = item.critique.first_wrong_step is not None
+    if item.critique.view == "partial" and not item.has_error:
+        return not names_one
     return names_one and item.has_error and "wrong_location" not in (*item.reasons, *item.ignored)
 
 
@@ -39,22 +42,24 @@ def claim_rows(examined: Examined, settings: ExportSettings, context: Context, i
     """Two rows for each critique: the critic's claim and what it is about, each with what it earns.
 
     That is the solution (RLAC); where an error was put into it, the changed step, by whoever put it there (SPC, arXiv
-    2504.19162). None for a critique that gives the answer away: its author may have been shown it.
+    2504.19162). The critic alone where it was asked about one step and the solution is right: nobody put an error
+    there. None for a critique that gives the answer away: its author may have been shown it.
     """
     path = examined.path
     for item in examined.verified if settings.rl == "claims" else ():
         if gives_answer_away(item):
             continue
-        found, shown = claim_is_true(item), path.steps[: shown_steps(path, item.critique.view).stop]
+        found = claim_is_true(item)
         row = criticise_row(path, settings, context, interval)
         yield msgspec.structs.replace(
             row,
             id=digest("rl", item.id, "criticise"),
-            prompt=(critique_turn(path.problem, shown, context),),
+            prompt=(criticised_turn(path, (item.critique,), context),),
             completion=(Message(role="assistant", content=item.critique.text),),
             reward=1.0 if found else settings.loss,
         )
-        yield _other_side(row, path, item, context, settings.loss if found else 1.0)
+        if item.has_error or item.critique.view != "partial":
+            yield _other_side(row, path, item, context, settings.loss if found else 1.0)
 
 
 def _other_side(row: RlRow, path: Path, item: Verified, context: Context, reward: float) -> RlRow:

@@ -191,7 +191,7 @@ def sections(
     if crucial is not None:
         shown["Crucial information"] = crucial.text
     shown["Solution"] = number_steps(path.steps[steps.start : steps.stop], steps.start)
-    if sees_message and (message := _message(path, view)):
+    if sees_message and (message := checker_message(path, view)):
         shown["Checker's message"] = message
     if view == "branches" and isinstance(path, PathPair):
         shown["Other solution"] = number_steps(path.right.steps, path.divergence)
@@ -208,7 +208,7 @@ def sections(
     return shown
 
 
-def _message(path: Path, view: View) -> str:
+def checker_message(path: Path, view: View) -> str:
     """What the checker said, as far as a critic with this view may know it: it has the gold answer, and may tell it.
 
     Nothing where the answer cannot be taken out.
@@ -288,7 +288,7 @@ def write_critique(
         parse_state=state,
         provenance=provenance,
         corrects=first is not None and first.first_wrong_step != parsed.first_wrong_step,
-        saw_message=agent.sees_message and bool(_message(path, agent.view)),
+        saw_message=agent.sees_message and bool(checker_message(path, agent.view)),
     )
 
 

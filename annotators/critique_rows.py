@@ -5,14 +5,15 @@ from collections.abc import Iterator
 from annotators.exports import (
     Context,
     ExportSettings,
-    critique_turn,
+    criticised_turn,
     gives_answer_away,
+    numbered_solution,
     path_origin,
-    solution_text,
     solve_turn,
 )
 from annotators.preferences import Preference, choose_pairs
 from annotators.rewards import transition_reward
+from annotators.verification import UNDECIDED
 from schemas import (
     CritiqueDpoRow,
     Examined,
@@ -30,12 +31,13 @@ from schemas import (
 def critique_rows(examined: Examined, settings: ExportSettings, context: Context) -> Iterator[Record]:
     """Rows made of a path's critiques.
 
-    `sft` for each kept one, with its second solution as turns in `refine_chat` if that is wanted, and for rejected ones
-    where both are to be marked; `refine` for each whose help was measured; `critique_dpo` for each pair of
-    `annotators.preferences`.
+    `sft` for each kept one, with its second solution as turns in `refine_chat` if that is wanted, and for those that
+    failed a test where both are to be marked; `refine` for each whose help was measured; `critique_dpo` for each pair
+    of `annotators.preferences`.
     """
     for item in examined.verified:
-        if item.decision == "kept" or (settings.feedback == "both_marked" and not gives_answer_away(item)):
+        is_marked = settings.feedback == "both_marked" and bool(failed_tests(item)) and not gives_answer_away(item)
+        if item.decision == "kept" or is_marked:
             yield _sft_row(examined, item, settings, context)
         if item.decision == "kept" and item.refinement and settings.refine_turns:
             yield _refine_chat_row(examined, item, context)
@@ -48,7 +50,7 @@ def critique_rows(examined: Examined, settings: ExportSettings, context: Context
 
 
 def _sft_row(examined: Examined, item: Verified, settings: ExportSettings, context: Context) -> SftRow:
-    turn = critique_turn(examined.path.problem, examined.path.steps, context)
+    turn = criticised_turn(examined.path, (item.critique,), context)
     if settings.feedback == "both_marked":
         mark = context.mark_instruction.fill({"feedback": mark_of(item)})
         turn = Message(role="user", content=f"{turn.content.rstrip()}\n\n{mark.strip()}")
@@ -70,11 +72,16 @@ def _sft_row(examined: Examined, item: Verified, settings: ExportSettings, conte
     )
 
 
+def failed_tests(item: Verified) -> tuple[str, ...]:
+    """Names of the tests that a critique failed; what nobody could decide is no failure."""
+    return tuple(reason for reason in item.reasons if reason not in UNDECIDED)
+
+
 def mark_of(item: Verified) -> str:
     """What became of a critique, in words: that it passed all tests, or which ones it failed."""
     if item.decision == "kept":
         return "it passed every test"
-    return "it failed these tests: " + ", ".join(reason.replace("_", " ") for reason in item.reasons)
+    return "it failed these tests: " + ", ".join(name.replace("_", " ") for name in failed_tests(item))
 
 
 def _refine_rows(examined: Examined, item: Verified, settings: ExportSettings, context: Context) -> Iterator[RefineRow]:
@@ -95,7 +102,7 @@ def _refine_row(
     return RefineRow(
         id=digest("refine", item.id, outcome),
         problem=examined.path.problem.question,
-        first_answer=solution_text(examined.path.steps),
+        first_answer=numbered_solution(examined.path.problem, examined.path.steps),
         critique=item.critique.text,
         second_answer=second.strip(),
         first_outcome=first,
@@ -113,7 +120,7 @@ def _refine_chat_row(examined: Examined, item: Verified, context: Context) -> Re
     path = examined.path
     prompt = (
         solve_turn(path.problem, context),
-        Message(role="assistant", content=solution_text(path.steps)),
+        Message(role="assistant", content=numbered_solution(path.problem, path.steps)),
         Message(role="user", content=context.refine_instruction.fill({"critique": item.critique.text})),
     )
     completion = (Message(role="assistant", content=item.refinement.strip()),)
@@ -134,7 +141,7 @@ def _critique_dpo_row(examined: Examined, pair: Preference, context: Context) ->
     worse = Message(role="assistant", content=rejected.critique.text)
     return CritiqueDpoRow(
         id=digest("critique_dpo", chosen.id, rejected.id),
-        prompt=(critique_turn(examined.path.problem, examined.path.steps, context),),
+        prompt=(criticised_turn(examined.path, (chosen.critique, rejected.critique), context),),
         chosen=(better,),
         rejected=(worse,),
         chosen_message=better,

@@ -17,9 +17,9 @@ from schemas import Attempt, Ending, Feedback, Giver, Problem, Tree, Turn, Verba
 DIALOGUE_REJECTIONS: tuple[Ending, ...] = ("leaks_answer", "no_feedback")
 """Why a dialogue is rejected; it is written all the same, with how it ended, and becomes no row."""
 
-DIALOGUE_ROW_REJECTIONS = ("masked", "talks_of_reference", "talks_of_feedback")
+DIALOGUE_ROW_REJECTIONS = ("masked", "talks_of_reference", "talks_of_feedback", "wrong_verdict")
 """Why a row of a dialogue is left out that was asked for: its completion would teach words that nobody can know who is
-shown its prompt."""
+shown its prompt, or feedback that contradicts the checker."""
 
 _GIVERS: dict[Giver | Verbal, str] = {
     "critic": ROLES["stepwise"],
@@ -180,10 +180,21 @@ def says_right(text: str) -> bool:
     return _RIGHT.search(text) is not None and _FIRST_WRONG.search(text) is None
 
 
+def contradicts(words: str, attempt: Attempt) -> bool:
+    """Whether feedback says that nothing is wrong with a wrong attempt, or what is wrong with a right one.
+
+    Which step of a wrong attempt it names is not looked at: nobody has located the first wrong one.
+    """
+    if attempt.outcome == "incorrect":
+        return says_right(words)
+    return attempt.outcome == "correct" and named_step(words) is not None
+
+
 _OF_FEEDBACK = re.compile(
     "|".join(
         (
-            r"\b(?:the|this|that|your) (?:critique|criticism|critic|feedback|hint|checker|reviewer|teacher)\b",
+            r"\b(?:the|this|that|your)(?: user(?:'s)?)? "
+            r"(?:critique|criticism|critic|feedback|hint|checker|reviewer|teacher)\b",
             r"\b(?:first|previous|earlier|last) attempts?\b|\battempt \d",
             r"\b(?:my|your) (?:first|last) (?:solution|answer|program|code)\b",
             r"\b(?:my|your|the) (?:previous|earlier|original|corrected) (?:solution|program|code)\b",
@@ -195,13 +206,32 @@ _OF_FEEDBACK = re.compile(
 )
 
 
-def talk_of_feedback(attempt: Attempt, problem: Problem) -> str:
+_OF_EARLIER = re.compile(
+    r"\b(?:first|earlier) attempts?\b|\b(?:previous|last) attempts\b|\battempt \d"
+    r"|\b(?:my|your) (?:first|earlier) (?:solution|answer|program|code)\b",
+    re.IGNORECASE,
+)
+
+
+def talk_of_feedback(text: str, problem: Problem) -> str:
     """The words with which an attempt speaks of feedback or of earlier attempts; empty where it does not.
 
     Who is shown the problem alone cannot write them. A teacher of whom the problem speaks is none who gives feedback.
     """
+    return _talk(_OF_FEEDBACK, text, problem)
+
+
+def talk_of_earlier(text: str, problem: Problem) -> str:
+    """The words with which an attempt speaks of more than one before it; empty where it does not.
+
+    Who is shown the last one and its feedback alone cannot write them.
+    """
+    return _talk(_OF_EARLIER, text, problem)
+
+
+def _talk(pattern: re.Pattern[str], text: str, problem: Problem) -> str:
     asked = problem.question.casefold()
-    found = (match[0] for match in _OF_FEEDBACK.finditer(" ".join(attempt.text.split())))
+    found = (match[0] for match in pattern.finditer(" ".join(text.split())))
     return next((words for words in found if words.split()[-1].casefold() not in asked), "")
 
 

@@ -3,8 +3,17 @@
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from annotators.dialogue import DIALOGUE_REJECTIONS, talk_of_feedback
-from annotators.exports import Context, ExportSettings, critique_turn, origin_of, solution_text, solve_turn
+from annotators.dialogue import DIALOGUE_REJECTIONS, contradicts, talk_of_earlier, talk_of_feedback
+from annotators.exports import (
+    Context,
+    ExportSettings,
+    critique_turn,
+    numbered_solution,
+    origin_of,
+    solution_text,
+    solve_turn,
+    with_section,
+)
 from annotators.masks import MASK
 from annotators.rewards import transition_reward
 from annotators.rounds import RowKind
@@ -33,8 +42,9 @@ def dialogue_rows(
 
     `refine_chat`: the conversation up to its last attempt, where that is right and not the first. `refine`: each
     attempt with its feedback and the next one, both scored. `distill`: problem and right attempt, where feedback led
-    to it from a wrong one. `feedback`: attempt and what a giver wrote of it. A row of the last two whose completion
-    speaks of what its prompt does not show is a `Rejection`: nobody should learn to write that.
+    to it from a wrong one. `feedback`: attempt and what a giver wrote of it; `agreeing_feedback` the same, unless that
+    contradicts the checker. A row of the last four whose completion speaks of what its prompt does not show is a
+    `Rejection`: nobody should learn to write that.
     """
     if dialogue.ended in DIALOGUE_REJECTIONS:
         return
@@ -46,20 +56,31 @@ def dialogue_rows(
         if "unscored" in (turn.attempt.outcome, following.outcome):
             continue
         if "refine" in kinds:
-            yield _refine_row(dialogue, i, turn.feedback, following, settings, context)
+            refined = _refine_row(dialogue, i, turn.feedback, following, settings, context)
+            talk = talk_of_earlier(following.text, dialogue.problem) if i else ""
+            yield _left_out(refined, "talks_of_feedback", talk) if talk else refined
         if "distill" in kinds and (turn.attempt.outcome, following.outcome) == ("incorrect", "correct"):
             asked = solve_turn(dialogue.problem, context)
             row = _distill_row("solve", dialogue, i, asked, following.text, context)
-            talk = talk_of_feedback(following, dialogue.problem)
+            talk = talk_of_feedback(following.text, dialogue.problem)
             yield _left_out(row, "talks_of_feedback", talk) if talk else row
-        if "feedback" in kinds and (words := turn.feedback.words):
+        if {"feedback", "agreeing_feedback"}.intersection(kinds) and (words := turn.feedback.words):
             asked = _feedback_turn(dialogue.problem, turn.attempt, turn.feedback, context)
             row = _distill_row("feedback", dialogue, i, asked, words, context)
-            reason = "masked" if MASK in words else "talks_of_reference" if talks_of_reference(words) else ""
+            reason = _why_not_said(words, turn.attempt, must_agree="agreeing_feedback" in kinds)
             yield _left_out(row, reason) if reason else row
 
 
-def _left_out(row: DistillRow, reason: str, detail: str = "") -> Rejection:
+def _why_not_said(words: str, attempt: Attempt, *, must_agree: bool) -> str:
+    """Why nobody should learn to say this of an attempt; empty where somebody may."""
+    if MASK in words:
+        return "masked"
+    if talks_of_reference(words):
+        return "talks_of_reference"
+    return "wrong_verdict" if must_agree and contradicts(words, attempt) else ""
+
+
+def _left_out(row: RefineRow | DistillRow, reason: str, detail: str = "") -> Rejection:
     problem_id = row.origin.problem_id
     return Rejection(stage="WriteShards", key=row.id, problem_id=problem_id, reason=reason, detail=detail)
 
@@ -69,18 +90,18 @@ def _giver(feedback: Feedback | None) -> Provenance | None:
 
 
 def _chat_row(dialogue: Dialogue, context: Context) -> RefineChatRow:
-    turns = [solve_turn(dialogue.problem, context)]
+    prompt = [solve_turn(dialogue.problem, context)]
     for turn in dialogue.turns:
-        turns.append(_assistant(turn.attempt.text))
         if turn.feedback:
+            prompt.append(_assistant(numbered_solution(dialogue.problem, turn.attempt.steps)))
             content = context.refine_instruction.fill({"critique": turn.feedback.text})
-            turns.append(Message(role="user", content=content))
-    *prompt, completion = turns
+            prompt.append(Message(role="user", content=content))
+    completion = _assistant(dialogue.attempts[-1].text)
     return RefineChatRow(
         id=digest("refine_chat", dialogue.id),
         prompt=tuple(prompt),
         completion=(completion,),
-        messages=tuple(turns),
+        messages=(*prompt, completion),
         first_outcome=dialogue.attempts[0].outcome,
         second_outcome=dialogue.attempts[-1].outcome,
         origin=origin_of(dialogue, context, _giver(dialogue.turns[-2].feedback)),
@@ -95,7 +116,7 @@ def _refine_row(
     return RefineRow(
         id=digest("refine", dialogue.id, i),
         problem=dialogue.problem.question,
-        first_answer=solution_text(first.steps),
+        first_answer=numbered_solution(dialogue.problem, first.steps),
         critique=feedback.text,
         second_answer=solution_text(following.steps),
         first_outcome=first.outcome,
@@ -130,9 +151,7 @@ def _distill_row(
 def _feedback_turn(problem: Problem, attempt: Attempt, feedback: Feedback, context: Context) -> Message:
     """What a giver was shown that it is to say something of: the attempt, and what a run of it came to."""
     turn = critique_turn(problem, attempt.steps, context)
-    if not feedback.checked:
-        return turn
-    return Message(role="user", content=f"{turn.content.rstrip()}\n\nRun:\n{feedback.checked}")
+    return with_section(turn, "Run", feedback.checked) if feedback.checked else turn
 
 
 def _assistant(text: str) -> Message:

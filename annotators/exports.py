@@ -7,7 +7,7 @@ decided in `shard_rows`. Pure: says what a row is, not where it is written.
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from annotators.critic import number_steps
+from annotators.critic import checker_message, layout, number_steps, shown_steps
 from annotators.preferences import PreferSettings
 from annotators.rewards import TransitionRewards
 from schemas import (
@@ -62,7 +62,7 @@ class ExportSettings(Record):
     """What the side that is not rewarded earns with `rl=claims`; the other one earns 1."""
     plain_share: float = 0.0
     """Share of bare problems, to be solved, among the rows of `rl`; in every split of a shard, as far as there are
-    problems. Critique-Coder (arXiv 2509.22824) mixes its critique rows with others: 0.2."""
+    problems. Critique-Coder (arXiv 2509.22824) replaces a fifth of its problems by critique rows: 0.8."""
     level: float = 0.9
     """Level of the intervals of success rates in `rl`."""
     difficulty_rate: float = 0.5
@@ -195,10 +195,40 @@ def solution_text(steps: Sequence[str]) -> str:
     return "".join(steps).strip()
 
 
+def numbered_solution(problem: Problem, steps: tuple[str, ...]) -> str:
+    """A solution beside a critique of it, with the step numbers that the critique speaks of.
+
+    Where its steps bear them, it is as it was written; elsewhere, as where so many tokens are a step, each has its
+    number in front. A program never has: it would be none.
+    """
+    text = solution_text(steps)
+    if len(steps) < 2 or problem.domain in ("code", "command"):
+        return text
+    numbered = number_steps(steps)
+    return text if numbered.split() == text.split() else numbered
+
+
 def critique_turn(problem: Problem, steps: tuple[str, ...], context: Context) -> Message:
     """Problem and solution, to be criticised; the steps bear the numbers that critiques speak of."""
     values = {"problem": problem.question, "solution": number_steps(steps)}
     return Message(role="user", content=context.critique_instruction.fill(values))
+
+
+def criticised_turn(path: Path, critiques: Sequence[Critique], context: Context) -> Message:
+    """What is asked of whoever is to write critiques such as these: no more of the solution than their authors saw.
+
+    What the checker said stands there if one of them was shown it, the answer masked: nobody should learn to know it
+    from a prompt that does not hold it.
+    """
+    stop = max(shown_steps(path, critique.view).stop for critique in critiques)
+    turn = critique_turn(path.problem, path.steps[:stop], context)
+    message = checker_message(path, "blind") if any(critique.saw_message for critique in critiques) else ""
+    return with_section(turn, "Checker's message", message) if message else turn
+
+
+def with_section(turn: Message, heading: str, text: str) -> Message:
+    """A user turn with a section more at its end."""
+    return Message(role="user", content=f"{turn.content.rstrip()}\n\n{layout({heading: text})}")
 
 
 def solve_turn(problem: Problem, context: Context) -> Message:

@@ -22,7 +22,7 @@ class PreferSettings(Record):
     """Which critiques of a path become pairs of `critique_dpo`.
 
     Each pair needs `export.min_margin` between its scores and keeps to `export.max_length_ratio`. A chosen critique is
-    always a kept one.
+    always a kept one. One that gives the answer away is on neither side, whether it was kept or not.
     """
 
     by: Score = "verified"
@@ -67,7 +67,11 @@ def choose_pairs(
     score, is_verified = _SCORES[settings.by], settings.by == "verified"
     scores = [score(examined, item) for item in examined.verified]
     scored = [(item, value) for item, value in zip(examined.verified, scores, strict=True) if value is not None]
-    kept = [item.id for item in examined.verified if item.decision == "kept" and _is_choosable(item, settings)]
+    kept = [
+        item.id
+        for item in examined.verified
+        if item.decision == "kept" and not item.leak and _is_choosable(item, settings)
+    ]
     choosable = kept[:1] if is_verified else kept
     found = [
         Preference(chosen=chosen, rejected=rejected, margin=better - worse)

@@ -21,9 +21,10 @@ _TEMPLATES: dict[Giver, str] = {
     "aspects": "feedback_aspects",
 }
 
-RowKind = Literal["refine_chat", "refine", "distill", "feedback"]
+RowKind = Literal["refine_chat", "refine", "distill", "feedback", "agreeing_feedback"]
 """Rows made of a dialogue: the whole conversation up to a right attempt; each attempt with feedback and the next one;
-problem to right attempt; attempt to feedback."""
+problem to right attempt; attempt to feedback, whatever that says; attempt to feedback that does not contradict what the
+checker says of the attempt."""
 
 
 class NoLoop(Record, tag_field="kind", tag="off"):
@@ -86,6 +87,8 @@ class Rounds(Record, tag_field="kind", tag="rounds"):
             values = getattr(self, name)
             if len(set(values)) < len(values) or (not values and name != "rows"):
                 raise ValueError(f"{name} needs distinct values, got {list(values)}")
+        if {"feedback", "agreeing_feedback"} <= set(self.rows):
+            raise ValueError("rows has feedback and agreeing_feedback, which is a part of it; give one of them")
         self._check_giver()
 
     def _check_giver(self) -> None:

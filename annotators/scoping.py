@@ -20,13 +20,15 @@ SCOPE_REJECTIONS = (
     "scope_unclear",
     "no_revision",
     "unchanged",
+    "talks_of_feedback",
     "change_unclear",
     "not_followed",
     "followed_before",
     "loses_answer",
 )
 """Why a prompt makes no pair. `scope_unclear`, `change_unclear`: the judge's votes differ, or cannot be read.
-`not_followed`: the revised answer does not do what the feedback asks; `followed_before`: the first one does already.
+`talks_of_feedback`: the revised answer speaks of feedback or of an earlier answer, and a row's prompt is the problem
+alone. `not_followed`: it does not do what the feedback asks; `followed_before`: the first one does already.
 `loses_answer`: the preferred one comes out wrong where the other one comes out right."""
 
 SCOPE_SCHEMA = (

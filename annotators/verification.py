@@ -36,6 +36,9 @@ TESTS = (*_TEXT_TESTS, *_PANEL_TESTS, *HELP_TESTS)
 VERIFY_REJECTIONS = (*_TEXT_TESTS, *_PANEL_TESTS, *HELP_REJECTIONS, "not_measured")
 """Why a critique is rejected, in the order of the tests."""
 
+UNDECIDED = ("not_measured", "help_unscored")
+"""Of these, those that say of no test that it failed: nobody knows what would have come of it."""
+
 
 class VerifySettings(Record):
     """What a critique must show."""

@@ -44,11 +44,9 @@ ELSEWHERE = ("gui_critic", "critic_lean")
 """Recipes for other problems than numbers: screens and formal statements."""
 _LIARS = ("baseless", "hypercritical", "hypercritical_grounded", "malicious", "malicious_grounded")
 BESIDES: Mapping[str, tuple[str, ...]] = {
-    "mmc": ("search.step_rule=marker",),
     "wafer": tuple(f"+engine.world.liars.{name}=0.9" for name in _LIARS),
 }
-"""Settings that a recipe is given here: MMC's steps of 30 tokens may end anywhere, and this world cannot judge them;
-WAFER's critics of bad intent lie in 0.9 of what they write."""
+"""Settings that a recipe is given here: WAFER's critics of bad intent lie in 0.9 of what they write."""
 _QUICK = ("ref_critic", "spc")
 
 

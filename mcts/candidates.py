@@ -25,6 +25,11 @@ class WrongPath(Record):
     """Direct rollouts from the first wrong step on; 0 of 1 where that step is the answer itself."""
 
     @property
+    def error(self) -> int:
+        """Node index of the first wrong step."""
+        return self.path[self.first_error]
+
+    @property
     def errs_in_answer(self) -> bool:
         """Whether the first wrong step is the last: nothing comes after it, and its value is known to be 0."""
         return self.first_error == len(self.path) - 1

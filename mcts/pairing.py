@@ -29,7 +29,7 @@ from schemas import (
     digest,
 )
 
-PairRule = Literal["deepest_fork", "widest_gap", "every_fork", "hard_but_solvable", "easy_but_brittle"]
+PairRule = Literal["deepest_fork", "widest_gap", "every_fork", "every_error", "hard_but_solvable", "easy_but_brittle"]
 
 PAIR_REJECTIONS = (
     "not_wanted",
@@ -51,7 +51,8 @@ class PairSettings(Record):
 
     rule: PairRule = "deepest_fork"
     """`deepest_fork`: longest shared prefix first; `widest_gap`: largest difference of rates first; `every_fork`:
-    clearest gap (smallest p-value) first, wherever its fork lies. `hard_but_solvable` takes only forks whose own rate
+    clearest gap (smallest p-value) first, wherever its fork lies; `every_error`: longest shared prefix first, and no
+    first wrong step twice, however many wrong paths go on from it. `hard_but_solvable` takes only forks whose own rate
     lies below `fork_rate`, hardest first: the right branch is a rare success. `easy_but_brittle` takes only forks whose
     rate lies above it, easiest first: the wrong branch is a rare slip. All take a second pair of one fork only when
     every other fork had its turn."""
@@ -237,6 +238,7 @@ _ORDERS: dict[PairRule, Callable[[Node, Candidate, float], tuple[float, ...]]] =
     "deepest_fork": lambda fork, c, _: (-fork.depth, c.p_value),
     "widest_gap": lambda _fork, c, _: (-c.gap(), c.p_value),
     "every_fork": lambda fork, c, _: (c.p_value, -fork.depth),
+    "every_error": lambda fork, c, _: (-fork.depth, c.p_value),
     "hard_but_solvable": lambda fork, c, level: (interval(fork.direct, level)[1], c.p_value),
     "easy_but_brittle": lambda fork, c, level: (-interval(fork.direct, level)[0], c.p_value),
 }
@@ -245,6 +247,7 @@ _ORDERS: dict[PairRule, Callable[[Node, Candidate, float], tuple[float, ...]]] =
 
 def _spread(candidates: Sequence[Candidate], settings: PairSettings) -> list[Candidate]:
     """The best candidates, no wrong path twice, a fork again only after every other fork had its turn."""
+    by_error = settings.rule == "every_error"
     chosen: list[Candidate] = []
     taken: Counter[int] = Counter()
     pool = list(candidates)
@@ -252,7 +255,7 @@ def _spread(candidates: Sequence[Candidate], settings: PairSettings) -> list[Can
         best = min(pool, key=lambda c: taken[c.fork])
         chosen.append(best)
         taken[best.fork] += 1
-        pool = [c for c in pool if c.wrong.leaf != best.wrong.leaf]
+        pool = [c for c in pool if (c.wrong.error != best.wrong.error if by_error else c.wrong.leaf != best.wrong.leaf)]
     return chosen
 
 

@@ -6,12 +6,16 @@ from collections.abc import Iterator
 from typing import Literal
 
 StepRule = Literal["marker", "blank_line", "tokens"]
-"""`marker`: lines that open with `Step i:` or `Answer:`. `blank_line`: paragraphs. `tokens`: so many tokens each."""
+"""`marker`: lines that open with `Step i:` or `Answer:`. `blank_line`: paragraphs. `tokens`: lines, of which a longer
+one is cut every so many tokens."""
 
 _BOUNDARIES: dict[StepRule, re.Pattern[str]] = {
     "marker": re.compile(r"^(?=(?:Step \d+|Answer):)", re.MULTILINE),
     "blank_line": re.compile(r"(?<=\n\n)(?!\n)"),
 }
+# A step ends with its line: else the text's own numbers would stand in the midst of steps that critics number, or be
+# cut in two.
+_LINE = re.compile(r"(?<=\n)(?=[^\n])")
 # What a byte-pair tokenizer makes one or more tokens of: a word or a piece of a long one with the space before it, up
 # to three digits, a sign. No tokenizer is asked, so that equal texts are cut equally whoever wrote them.
 _TOKEN = re.compile(r"\s*(?:[^\W\d_]{1,8}|\d{1,3}|[\W_])|\s+", re.UNICODE)
@@ -23,13 +27,16 @@ def split_steps(text: str, rule: StepRule, step_tokens: int = 30) -> tuple[str, 
     Args:
       text: what follows the end of a step, or a whole solution.
       rule: what ends a step.
-      step_tokens: for `tokens`, tokens of a step; the last one of a text may have fewer. A token here is a word of up
-        to eight letters or that much of a longer one, up to three digits, or a sign, each with the white space before.
+      step_tokens: for `tokens`, most tokens of a step; the last one of a line may have fewer. A token here is a word of
+        up to eight letters or that much of a longer one, up to three digits, or a sign, each with the white space
+        before.
 
     >>> split_steps("Step 1: 4 + 3 = 7\nAnswer: 7\n", "marker")
     ('Step 1: 4 + 3 = 7\n', 'Answer: 7\n')
     >>> split_steps("one and two make three", "tokens", 2)
     ('one and', ' two make', ' three')
+    >>> split_steps("one\ntwo\n", "tokens", 2)
+    ('one\n', 'two\n')
     """
     steps: list[str] = []
     for piece in _chunks(text, step_tokens) if rule == "tokens" else _BOUNDARIES[rule].split(text):
@@ -41,8 +48,9 @@ def split_steps(text: str, rule: StepRule, step_tokens: int = 30) -> tuple[str, 
 
 
 def _chunks(text: str, step_tokens: int) -> Iterator[str]:
-    ends = [match.end() for match in _TOKEN.finditer(text)]
-    cuts = [0, *ends[step_tokens - 1 :: step_tokens]]
-    if cuts[-1] < len(text):
-        cuts.append(len(text))
-    return (text[start:end] for start, end in itertools.pairwise(cuts))
+    for line in _LINE.split(text):
+        ends = [match.end() for match in _TOKEN.finditer(line)]
+        cuts = [0, *ends[step_tokens - 1 :: step_tokens]]
+        if cuts[-1] < len(line):
+            cuts.append(len(line))
+        yield from (line[start:end] for start, end in itertools.pairwise(cuts))

@@ -157,10 +157,9 @@ def _unfit(config: DictConfig, words: Sequence[str]) -> list[str]:
 
 def _keys_of(group: str, option: DictConfig) -> frozenset[str]:
     """What can be set in a group, of an option by its kind where there are several."""
-    records = [record for name, record in _SCHEMAS.items() if name.startswith(f"{group}/")]
-    for record in records:
-        config = record.__struct_config__
-        if config.tag is None or option.get(config.tag_field) == config.tag:
+    for name, record in _SCHEMAS.items():
+        tag = record.__struct_config__.tag
+        if name.startswith(f"{group}/") and tag in (None, option.get("kind")):
             return frozenset(record.__struct_fields__)
     return frozenset()
 

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from annotators.rounds import Rounds
 from pipelines.beside import beside
 from pipelines.dry_run import LEVEL, Forecast
 from pipelines.engines.journaled import CHANGED
@@ -21,6 +22,7 @@ from pipelines.plan import Inputs, Plan
 from pipelines.run import Result, Watcher
 from pipelines.runners.dataflow import Staged
 from pipelines.server_display import ServerDisplay
+from pipelines.settings import Settings
 from schemas import visible
 from schemas.arrow import CONFIGS
 
@@ -44,12 +46,19 @@ class Display(ServerDisplay, Watcher):
     def planned(self, plan: Plan, inputs: Inputs, journaled: int, unfinished: Sequence[int]) -> None:
         """Says what will be done."""
         self._num_problems = sum(shard in set(unfinished) for shard in plan.shards_of(inputs))
-        agents = ", ".join(agent.name for agent in plan.settings.panel.agents)
+        settings = plan.settings
+        asked = ", ".join(agent.name for agent in settings.panel.agents) if _wants_paths(settings) else "none"
         say(
             self._console,
             f"wrongturn {plan.context.version}, config {plan.config_digest[:12]}: {len(inputs.problems)} problems, "
-            f"engine {plan.settings.engine.label}, critics {agents}",
+            f"engine {settings.engine.label}, critics {asked}",
         )
+        if _keeps_trees_alone(settings):
+            say(
+                self._console,
+                "No row but those of trees will be written: no path is wanted (pairing), nothing is gone on from "
+                "(loop), no feedback is given (scope.feedback), and export asks for no row of a tree",
+            )
         if inputs.unread:
             say(self._console, f"{len(inputs.unread)} rows of the source are no problems; see rejections/")
         done = plan.num_shards - len(unfinished)
@@ -128,6 +137,18 @@ class Display(ServerDisplay, Watcher):
             f"{paid.requests - before.requests} calls, {now.replayed - start.replayed} samples from the journal, "
             f"{tokens / max(seconds, 1e-9):.0f} tokens/s, {kept} critiques kept, {left}"
         )
+
+
+def _wants_paths(settings: Settings) -> bool:
+    """Whether trees give paths to criticise."""
+    return settings.pairing.max_pairs > 0 or settings.pairing.max_alone > 0
+
+
+def _keeps_trees_alone(settings: Settings) -> bool:
+    export = settings.export
+    of_trees = export.judge or export.rl in ("rollouts", "problem_pairs") or export.plain_share
+    others = isinstance(settings.loop, Rounds) or settings.scope.feedback
+    return not (_wants_paths(settings) or of_trees or others)
 
 
 def funnel(books: Books) -> Table:

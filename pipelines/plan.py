@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import re
+from collections.abc import Sequence
 
 import msgspec
 
@@ -13,7 +14,7 @@ from pipelines.errors import UserError
 from pipelines.guiding import guide_templates
 from pipelines.injecting import inject_templates
 from pipelines.sandbox import can_hold_in
-from pipelines.settings import Settings
+from pipelines.settings import Need, Settings
 from pipelines.shards import shard_of
 from pipelines.sight import check_sight
 from pipelines.templates import load_template
@@ -21,6 +22,8 @@ from schemas import Problem, Record, Rejection, Solution, Template, digest
 
 _ACTOR_GAPS = frozenset({"problem"})
 _SECTIONS = frozenset({"sections"})
+_RUN = ("code", DOMAIN)
+"""Domains of problems whose answers are run."""
 _CRITIC_GAPS = frozenset({"role", "critic", "sections"})
 
 
@@ -106,7 +109,7 @@ def make_plan(settings: Settings, inputs: Inputs) -> Plan:
     meta = _if_named(panel.meta_template, "panel.meta_template", _SECTIONS)
     compose = _if_named(panel.compose_template, "panel.compose_template", _SECTIONS | {"style"})
     crucial = _if_named(panel.crucial.template, "panel.crucial.template", _SECTIONS)
-    instructions = _instructions()
+    instructions = _instructions(settings)
     num_shards = max(1, -(-len(inputs.problems) // settings.runner.problems_per_shard))
     config_digest = digest(
         settings.config_digest(),
@@ -146,10 +149,35 @@ def make_plan(settings: Settings, inputs: Inputs) -> Plan:
 
 def _check_problems(settings: Settings, inputs: Inputs) -> None:
     """Raises UserError where somebody or something cannot deal with the problems."""
+    for need in settings.needs:
+        _require(need, inputs.problems)
     check_sight(settings, inputs.problems)
     require_command(settings.checker, inputs.problems)
     if settings.runner.shares_disk:  # Else the workers are elsewhere, and each looks by itself.
         require_program(settings.checker)
+        _require_sandbox(inputs.problems)
+
+
+def _require(need: Need, problems: Sequence[Problem]) -> None:
+    """Raises UserError where problems lack what they must have."""
+    without = [each.id for each in problems if not (each.images if need == "images" else each.domain == need)]
+    if without:
+        what = "have no images" if need == "images" else f"are not of the domain {need}"
+        raise UserError(
+            f"needs={need}: {len(without)} of {len(problems)} problems {what} (first: {without[0]!r}); choose others "
+            "(`wrongturn recipes NAME` says which a recipe is for), or give needs=[]"
+        )
+
+
+def _require_sandbox(problems: Sequence[Problem]) -> None:
+    """Raises UserError where answers are to be run and cannot be: all would be unscored, after they were paid for."""
+    run = [problem.id for problem in problems if problem.domain in _RUN]
+    if run and not can_hold_in():
+        raise UserError(
+            f"{len(run)} of {len(problems)} problems are of the domain code or command (first: {run[0]!r}), whose "
+            "answers run in a sandbox, and there is none on this machine (docs/answers.md: Linux on x86-64 or ARM64 "
+            "that takes a seccomp filter); take other problems, or another machine"
+        )
 
 
 def _release() -> str:
@@ -179,13 +207,9 @@ def _giver(settings: Settings, inputs: Inputs) -> Template | None:
 
 
 def _check_execution(settings: Settings, loop: Rounds, inputs: Inputs) -> None:
-    """Raises UserError where problems have nothing to be run, or nothing can be run.
-
-    Elsewhere answers that no sandbox can decide about are unscored; here every dialogue would end so, after the whole
-    search was paid for.
-    """
+    """Raises UserError where problems have nothing to be run."""
     domains = {problem.id: problem.domain for problem in inputs.problems}
-    others = [name for name, domain in domains.items() if domain not in ("code", DOMAIN)]
+    others = [name for name, domain in domains.items() if domain not in _RUN]
     if others:
         raise UserError(
             f"loop.giver=execution runs tests of programs or a checker, and {len(others)} of {len(domains)} problems "
@@ -196,12 +220,6 @@ def _check_execution(settings: Settings, loop: Rounds, inputs: Inputs) -> None:
         raise UserError(
             f"loop.execution={list(loop.execution)} tells of tests in different ways, and problems of the domain "
             "command have none: their dialogues would all be one; give loop.execution=[full]"
-        )
-    if domains and settings.runner.shares_disk and not can_hold_in():
-        raise UserError(
-            "loop.giver=execution runs what the model writes in a sandbox, and there is none on this machine "
-            "(docs/answers.md: Linux on x86-64 or ARM64 that takes a seccomp filter); take another giver, or another "
-            "machine"
         )
 
 
@@ -236,10 +254,11 @@ def _scoping(settings: Settings) -> dict[str, Template]:
     return {what: load_template(name, key=f"scope.{what}_template", gaps=_SECTIONS) for what, name in names.items()}
 
 
-def _instructions() -> dict[str, Template]:
+def _instructions(settings: Settings) -> dict[str, Template]:
     """The user turns of rows that trainers read, by their names in `Context`."""
+    criticise = "export_critique_action" if settings.export.suggestions else "export_critique"
     gaps = {
-        "critique_instruction": ("export_critique", ("problem", "solution")),
+        "critique_instruction": (criticise, ("problem", "solution")),
         "solve_instruction": ("export_solve", ("problem",)),
         "refine_instruction": ("export_refine", ("critique",)),
         "spoil_instruction": ("export_spoil", ("problem", "before", "step", "error")),

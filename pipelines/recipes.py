@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.config import compose, options
+from pipelines.engines.settings import Simulated
 from pipelines.errors import UserError
 from schemas import Record
 
@@ -68,15 +69,26 @@ def calls_a_problem(name: str, overrides: Sequence[str] = ()) -> float | None:
 
     Returns:
       None where the recipe is for problems that the simulated world has none of.
+
+    Raises:
+      UserError: a setting is wrong, or asks another engine.
     """
     from pipelines.dry_run import dry_run
 
     with tempfile.TemporaryDirectory() as folder:
         few = (f"problems.num_problems={_COSTED}", f"dry_run_problems={_COSTED}", f"out={folder}/out")
-        words = [f"recipe={name}", *_WORLD, *overrides, *few]
+        settings = compose([f"recipe={name}", *_WORLD, *overrides, *few])
+        for key, engine in [
+            ("engine", settings.engine),
+            *((f"engines.{name}", each) for name, each in settings.engines.items()),
+        ]:
+            if not isinstance(engine, Simulated):
+                raise UserError(
+                    f"--cost tries recipes on the simulated world, and {key} is {engine.label}; leave it out"
+                )
         try:
-            forecast = dry_run(compose(words), lambda *_: None)
-        except UserError:
+            forecast = dry_run(settings, lambda *_: None)
+        except UserError:  # The problems are not what the recipe needs: of the settings nothing is wrong.
             return None
         return forecast.amounts["requests"].total / forecast.num_problems
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import apache_beam as beam
 
+from annotators.dialogue import talk_of_feedback
 from annotators.scoping import (
     FOLLOWS_SCHEMA,
     SCOPE_SCHEMA,
@@ -69,6 +70,8 @@ class ScopeFeedback(beam.PTransform):
             return _rejection(tree, "no_revision", sample.error or "")
         if sample.text.split() == first.split():
             return _rejection(tree, "unchanged")
+        if talk := talk_of_feedback(sample.text, problem):
+            return _rejection(tree, "talks_of_feedback", talk)
         before, after = await asyncio.gather(
             *(self._vote(worker, tree, "follows", FOLLOWS_SCHEMA, read_follows, text) for text in (first, sample.text))
         )

@@ -38,13 +38,17 @@ from schemas import Record, digest
 
 _NOT_DATA = (
     *("recipe", "out", "journal", "journal_patience_secs", "replace", "max_failure_share", "retry"),
-    *("target_rows", "budget", "dry_run", "dry_run_problems", "card"),
+    *("target_rows", "budget", "dry_run", "dry_run_problems", "card", "needs"),
 )
 """Settings that say where data goes, how much of it is made now and for how much, not what it is."""
 
 
 _DATA_OF_RUNNER = ("problems_per_shard", "checker_cpu_secs")
 """The only settings of a runner that shape the data: which shard's critics are weighed together, what is unscored."""
+
+
+Need = Literal["images", "code", "command"]
+"""Something that problems have: images, or a domain whose answers are run."""
 
 
 class ActorSettings(Record):
@@ -190,6 +194,9 @@ class Settings(Record):
     checker: CommandChecker = NO_COMMAND
     """The command that decides about answers of the domain `command`."""
     card: CardSettings = CardSettings()
+    needs: tuple[Need, ...] = ()
+    """What problems there must be for what is made here, each of some kind: with `images`, or of the domain `code` or
+    `command`. Recipes say it; others are an error before any work."""
     recipe: str = ""
     """The published system whose settings these began as, `recipe=NAME` on the command line; empty for our own. It
     shapes nothing by itself: what a recipe does stands in the settings that it sets."""

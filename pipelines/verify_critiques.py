@@ -56,7 +56,7 @@ class VerifyCritiques(beam.PTransform):
         failed = text_reasons(critiques, path, case.panel.judged, settings)
         rejected = {critique_id: settings.decisive(names) for critique_id, names in failed.items()}
         fit = [critique for critique in critiques if not rejected[critique.id]][: settings.max_measured]
-        # No second solution is written by an actor that was told the answer.
+        # No actor is told the answer by a critique that was rejected; `tests` says whether one that tells it is.
         unfit = [item for item in critiques if rejected[item.id] and "leaks_answer" not in failed[item.id]]
         measured = dict[str, _Measured]()
         try:

@@ -15,7 +15,7 @@ from mcts.steps import split_steps
 from pipelines.errors import UserError
 from pipelines.problems.base import Row, Unfit
 from pipelines.problems.solutions import Name, open_solutions, read_row, rows_of, short_names, with_ends
-from pipelines.shards import Split, file_digest, read_file
+from pipelines.shards import Split, file_digest, num_rows, read_file, table_files
 from schemas import (
     Branch,
     Estimate,
@@ -91,6 +91,18 @@ def read_sources(words: Sequence[str], *, split: Split, limit: int | None, seed:
     names = short_names(paths)
     sources = [_read_run(path, name, split) if path.is_dir() else _read(path, name) for path, name in names.items()]
     return tuple(_drawn(source, limit, seed) for source in sources)
+
+
+def run_folders(words: Sequence[str]) -> tuple[Path, ...]:
+    """The folders among these words: runs, that have figures of their own."""
+    paths = [Path(word).expanduser().absolute() for word in words]
+    return tuple(path for path in paths if path.is_dir())
+
+
+def holds_dialogues_alone(run: Path) -> bool:
+    """Whether a run held dialogues, and no critic of it was given a solution to criticise."""
+    dialogues, *solutions = (sum(map(num_rows, table_files(run, table))) for table in ("dialogues", *_TABLES))
+    return dialogues > 0 and not any(solutions)
 
 
 def _drawn(source: Source, limit: int | None, seed: int) -> Source:
@@ -207,6 +219,10 @@ def _read_run(out: Path, name: str, split: Split) -> Source:
             "`wrongturn run` wrote to, or the files of a benchmark one by one"
         )
     solutions = [_own(row, path.parent.name) for path in files for row in read_file(path)]
+    if not solutions and holds_dialogues_alone(out):
+        raise UserError(
+            f"{out} has dialogues and no solution for a critic; give it without other inputs for the figures of these"
+        )
     if not solutions:
         raise UserError(
             f"{out} has no labelled solution in the split {split!r}; make a larger run, raise export.validation_share, "

@@ -13,6 +13,7 @@ import msgspec
 
 from pipelines.budget import BudgetReached
 from pipelines.engines import Endpoint, ServerWatcher, serve_all
+from pipelines.evaluate.inputs import holds_dialogues_alone, run_folders
 from pipelines.evaluate.judge import Judge, Rows
 from pipelines.evaluate.results import IN_ROUNDS, LEVEL, Evaluation, average_of, result_of
 from pipelines.evaluate.task import Options, Task, prepare
@@ -45,24 +46,28 @@ class Result(NamedTuple):
     """What an evaluation came to."""
 
     evaluation: Evaluation | None
-    """None where a budget was reached before."""
+    """None where a budget was reached before, and where there was nobody to ask about anything."""
     out: Path
     spent: str
     """What this start of the command paid, for people."""
     budget_reached: str
     """The setting that stopped it; empty where none did."""
     max_failure_share: float
+    runs: tuple[Path, ...] = ()
+    """Folders of runs among the inputs, whose own figures stand beside the critic's."""
 
     @property
     def exit_code(self) -> int:
         """Of the command: as of a run."""
         if self.evaluation is None:
-            return 4
+            return 4 if self.budget_reached else 0
         return 0 if self.evaluation.failure_share <= self.max_failure_share else 3
 
 
 def evaluate(settings: Settings, words: Sequence[str], options: Options, watcher: Watcher) -> Result:
     """Evaluates a critic on labelled solutions, and writes the rows and the figures to `settings.out`.
+
+    Runs that only held dialogues have no solution to criticise: of them nothing is asked and nothing written.
 
     Args:
       settings: of a run, of which engines, panel, actor, seed, journal, budget and out are used.
@@ -74,23 +79,26 @@ def evaluate(settings: Settings, words: Sequence[str], options: Options, watcher
       UserError: bad input, before any work.
       JournalError: the journal cannot be used.
     """
+    runs = run_folders(words)
+    if len(runs) == len(words) and all(map(holds_dialogues_alone, runs)):
+        return Result(None, Path(settings.out), "nothing", "", settings.max_failure_share, runs)
     task = prepare(settings, words, options)
     output = Output(settings.out)
     _refuse_runs(output.folder)
     with output.claimed(task.config_digest, replace=settings.replace):
         watcher.planned(task)
         if (finished := _finished(output, task)) is not None:
-            return Result(finished, output.path, "nothing", "", settings.max_failure_share)
+            return Result(finished, output.path, "nothing", "", settings.max_failure_share, runs)
         output.begin()
         rows, models, spent, reached = _work(task, output, settings, watcher)
         if reached:
-            return Result(None, output.path, spent, reached, settings.max_failure_share)
+            return Result(None, output.path, spent, reached, settings.max_failure_share, runs)
         evaluation = _count(task, rows, models)
         output.write(ROWS, "".join(f"{msgspec.json.encode(row).decode()}\n" for part in rows for row in part))
         output.write(FIGURES, msgspec.json.format(msgspec.json.encode(evaluation)).decode() + "\n")
         if not evaluation.failure_share:
             output.complete()
-        return Result(evaluation, output.path, spent, "", settings.max_failure_share)
+        return Result(evaluation, output.path, spent, "", settings.max_failure_share, runs)
 
 
 def _refuse_runs(out: Folder) -> None:

@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -14,6 +15,7 @@ from rich.text import Text
 from annotators.closed_loop import RoundFigures
 from annotators.evaluation import Figure
 from pipelines.beside import beside
+from pipelines.dialogue_tables import print_dialogues
 from pipelines.display import say
 from pipelines.evaluate.inputs import Source
 from pipelines.evaluate.results import Evaluation, FileResult
@@ -21,6 +23,7 @@ from pipelines.evaluate.runner import FIGURES, ROWS, Result, Watcher
 from pipelines.evaluate.task import Task
 from pipelines.meter import METER, Reading
 from pipelines.server_display import ServerDisplay
+from pipelines.show_flips import print_flips
 from schemas import visible
 
 _LINE_SECS = 10.0
@@ -124,8 +127,12 @@ class _Lines:
 
 
 def print_result(console: Console, result: Result) -> None:
-    """The figures, what is in none of them, and where they are."""
+    """The figures of runs themselves, those of the critic, what is in none of them, and where they are."""
+    _print_runs(console, result.runs)
     found = result.evaluation
+    if found is None and not result.budget_reached:
+        say(console, "No critic was asked: these runs held dialogues and have no solution for one.")
+        return
     if found is None:
         say(
             console,
@@ -151,6 +158,15 @@ def print_result(console: Console, result: Result) -> None:
             f"{found.failure_share:.1%} of the solutions failed ({result.max_failure_share:.1%} allowed): the same "
             "command tries them again and pays for nothing else",
         )
+
+
+def _print_runs(console: Console, runs: Sequence[Path]) -> None:
+    """What the runs' own dialogues and critics came to, in all splits."""
+    for run in runs:
+        if len(runs) > 1:
+            say(console, f"{run}:")
+        print_dialogues(console, run)
+        print_flips(console, run)
 
 
 def _table(title: str, columns: Mapping[str, str], found: Evaluation) -> Table:

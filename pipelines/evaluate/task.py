@@ -186,5 +186,6 @@ def _without_the_rest(settings: Settings, critic: Critic, options: Options) -> S
         loop=NoLoop(),
         scope=ScopeSettings(),
         hygiene=HygieneSettings(),
+        needs=(),
         runner=msgspec.structs.replace(settings.runner, problems_per_shard=_ANY_NUMBER),
     )

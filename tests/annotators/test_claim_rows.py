@@ -82,8 +82,26 @@ def test_where_an_error_was_put_in_the_other_side_is_who_put_it_there():
     assert (generator.answer, generator.first_error) == ("", None)
 
 
+def partial(item: Verified) -> Verified:
+    return msgspec.structs.replace(item, critique=msgspec.structs.replace(item.critique, view="partial"))
+
+
+@pytest.mark.parametrize(
+    ("path", "wrong", "reasons", "rewards"),
+    [
+        (alone(), None, (), [1.0]),  # The step holds, and the critic says so. Nobody put an error there.
+        (alone(), 0, ("wrong_verdict",), [-1.0]),
+        (FORKED, None, ("wrong_verdict",), [-1.0, 1.0]),
+        (FORKED, 1, (), [1.0, -1.0]),
+    ],
+)
+def test_who_is_asked_about_one_step_wins_by_saying_that_it_holds_where_it_does(path, wrong, reasons, rewards):
+    rows = claims(path, partial(about(path, wrong, *reasons)), loss=-1.0)
+    assert [row.reward for row in rows] == rewards
+    assert rows[0].label == ("incorrect" if path.has_error else "correct")
+
+
 def test_a_critic_who_was_shown_the_solution_up_to_one_step_is_asked_about_no_more():
     item = about(FORKED, 1)
-    partial = msgspec.structs.replace(item, critique=msgspec.structs.replace(item.critique, view="partial"))
-    critic, _ = claims(FORKED, partial)
+    critic, _ = claims(FORKED, partial(item))
     assert critic.prompt[0].content == "Criticise.\nCalculate 7 + 8 + 5.\nStep 1: 7 + 8 = 15\nStep 2: 15 + 5 = 21"

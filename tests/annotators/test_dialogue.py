@@ -217,6 +217,7 @@ def test_why_a_round_did_not_help(feedback, following, first_wrong, why):
         ("In my\nfirst answer I added 14.", "my first answer"),
         ("Those answers were tried already.", "answers were tried"),
         ("Attempt 1 came to 19.", "Attempt 1"),
+        ("I add, as the user feedback asks.", "the user feedback"),
         ("Here is the corrected solution.", "the corrected solution"),
         ("So that the failing test passes.", "failing test"),
         ("Step 2: add 5 to the previous answer.", ""),
@@ -225,11 +226,11 @@ def test_why_a_round_did_not_help(feedback, following, first_wrong, why):
     ],
 )
 def test_talk_of_what_only_who_was_told_can_know(text, talk):
-    assert talk_of_feedback(attempt((text,), "correct"), problem()) == talk
+    assert talk_of_feedback(text, problem()) == talk
 
 
 def test_what_a_problem_speaks_of_itself_is_no_talk_of_feedback():
-    said = attempt(("The teacher has 20 pencils left.",), "correct")
+    said = "The teacher has 20 pencils left."
     assert talk_of_feedback(said, problem("A teacher has 25 pencils and gives 5 away.")) == ""
     assert talk_of_feedback(said, problem()) == "The teacher"
 
@@ -252,6 +253,7 @@ def test_a_round_that_helped_or_began_right_has_no_reason():
         ({"giver": "verdict", "sees": "gold"}, "giver=verdict is shown what it is by itself"),
         ({"giver": "execution", "execution": ()}, "execution needs distinct values"),
         ({"rows": ("refine", "refine")}, "rows needs distinct values"),
+        ({"rows": ("feedback", "agreeing_feedback")}, "rows has feedback and agreeing_feedback, .* give one of them"),
         ({"temperature_step": -0.1}, "temperature_step must not be below 0"),
     ],
 )

@@ -78,6 +78,56 @@ def test_nobody_learns_to_write_a_mask():
     assert rows_of(by_rule, "feedback") == []
 
 
+FINE = "No step is wrong. The solution is correct."
+
+
+@pytest.mark.parametrize(
+    ("first", "outcome", "words", "reason"),
+    [
+        (WRONG, "incorrect", FINE, "wrong_verdict"),
+        (WRONG, "incorrect", "Look at step 1.", ""),
+        (WRONG, "incorrect", "Think again.", ""),  # It says nothing that could be wrong.
+        (RIGHT, "correct", FINE, ""),
+        (RIGHT, "correct", "Well done.", ""),
+        (RIGHT, "correct", "The first wrong step is step 1. The solution is incorrect.", "wrong_verdict"),
+    ],
+)
+def test_feedback_that_the_checker_contradicts_is_learned_only_where_all_feedback_is(first, outcome, words, reason):
+    item = dialogue((attempt(first, outcome), told(words)), (attempt(RIGHT, "correct"), None))
+    (whatever,) = rows_of(item, "feedback")
+    (agreeing,) = rows_of(item, "agreeing_feedback")
+    assert isinstance(whatever, DistillRow)
+    if reason:
+        assert reason_of(agreeing) == (reason, "")
+    else:
+        assert agreeing == whatever
+
+
+def test_a_row_of_one_round_speaks_of_no_round_before_it():
+    """Only the attempt before and its critique are shown: of those a second attempt may speak."""
+    later = ("As in attempt 1, but with 15.\n", *RIGHT[1:])
+    item = dialogue((attempt(WORSE), told()), (attempt(WRONG), told()), (attempt(later, "correct"), None))
+    first, left_out = rows_of(item, "refine")
+    assert isinstance(first, RefineRow)
+    assert reason_of(left_out) == ("talks_of_feedback", "attempt 1")
+    shown = ("The critique of my last solution is right.\n", *RIGHT[1:])
+    item = dialogue((attempt(WORSE), told()), (attempt(WRONG), told()), (attempt(shown, "correct"), None))
+    assert [type(row) for row in rows_of(item, "refine")] == [RefineRow, RefineRow]
+    # In the first round there is one attempt to speak of.
+    item = dialogue((attempt(WORSE), told()), (attempt(later, "correct"), None))
+    assert [type(row) for row in rows_of(item, "refine")] == [RefineRow]
+
+
+def test_where_so_many_tokens_are_a_step_rows_show_the_numbers_that_feedback_speaks_of():
+    cut = ("First 7 + 8", " = 14\n", "Answer: 19")
+    item = dialogue((attempt(cut), told("Step 2 is wrong.")), (attempt(RIGHT, "correct"), None))
+    (row,), (chat,) = rows_of(item, "refine"), rows_of(item, "refine_chat")
+    assert isinstance(row, RefineRow)
+    assert isinstance(chat, RefineChatRow)
+    assert row.first_answer == chat.prompt[1].content == "Step 1: First 7 + 8\nStep 2: = 14\nAnswer: 19"
+    assert row.second_answer == chat.completion[0].content == "".join(RIGHT)
+
+
 def test_feedback_that_is_learned_is_the_givers_words_alone_and_its_prompt_shows_what_they_are_about():
     tried = "These answers were tried and are wrong: 21, 19."
     ran = "The program compiles. 1 of 2 tests fail.\nassert add(1, 2) == 3"

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from annotators.critique_rows import critique_rows
-from annotators.exports import ExportSettings
+from annotators.exports import ExportSettings, numbered_solution
+from annotators.verification import UNDECIDED
 from schemas import (
     CritiqueDpoRow,
     Estimate,
@@ -227,6 +228,70 @@ def test_both_kinds_of_feedback_stand_in_the_training_text_each_with_its_mark():
 def test_a_marked_critique_gives_no_answer_away():
     told = verified(named("bert"), FORKED, reasons=("leaks_answer",))
     assert [row.decision for row in marked(kept(), told)] == ["kept"]
+
+
+def test_what_nobody_could_decide_about_a_critique_is_no_failure():
+    unknown = [verified(named(name), FORKED, reasons=(why,)) for name, why in zip("ab", UNDECIDED, strict=True)]
+    assert [row.decision for row in marked(kept(), *unknown)] == ["kept"]
+    (row,) = marked(verified(named("bert"), FORKED, reasons=("too_short", "help_unscored")))
+    assert row.prompt[0].content.endswith("\n\nKnown: it failed these tests: too short.")
+
+
+def seen(item: Verified, **how: object) -> Verified:
+    return msgspec.structs.replace(item, critique=msgspec.structs.replace(item.critique, **how))
+
+
+def test_a_prompt_holds_what_the_checker_said_where_a_critic_was_shown_it():
+    """The answer is masked there, whoever criticised."""
+    wrong = msgspec.structs.replace(FORKED.wrong, message="expected 20, got 21")
+    path = msgspec.structs.replace(FORKED, wrong=wrong)
+    good, bad = kept(), failed()
+    shown, without = "\nAnswer: 21\n\nChecker's message:\nexpected [masked], got 21", "\nAnswer: 21"
+    for better, worse, sft_end, dpo_end in (
+        (seen(good, saw_message=True), bad, shown, shown),
+        (seen(good, saw_message=True, view="reference"), bad, shown, shown),
+        (good, seen(bad, saw_message=True), without, shown),
+        (good, bad, without, without),
+    ):
+        rows = list(critique_rows(examined(path, better, worse), ExportSettings(), CONTEXT))
+        (sft,), (dpo_row,) = of(SftRow, rows), of(CritiqueDpoRow, rows)
+        assert sft.prompt[0].content.endswith(sft_end)
+        assert dpo_row.prompt[0].content.endswith(dpo_end)
+
+
+def test_a_prompt_shows_no_more_of_a_solution_than_the_critics_saw():
+    good, bad = (seen(item, view="partial") for item in (kept(), failed()))
+    rows = list(critique_rows(examined(FORKED, good, bad), ExportSettings(), CONTEXT))
+    (sft,), (dpo_row,) = of(SftRow, rows), of(CritiqueDpoRow, rows)
+    part = "Criticise.\nCalculate 7 + 8 + 5.\nStep 1: 7 + 8 = 15\nStep 2: 15 + 5 = 21"
+    assert (sft.prompt[0].content, dpo_row.prompt[0].content) == (part, part)
+    # A pair of which one saw the whole shows the whole.
+    (dpo_row,) = of(CritiqueDpoRow, list(critique_rows(examined(FORKED, good, failed()), ExportSettings(), CONTEXT)))
+    assert dpo_row.prompt[0].content == f"{part}\nStep 3: hm\nAnswer: 21"
+
+
+def test_a_refine_row_shows_the_steps_by_the_numbers_that_its_critique_speaks_of():
+    """Cut every so many tokens, the text's own numbers are others."""
+    path = pair(wrong=("Step 1: 7 + 8", " = 14\n", "Step 2: 14 + 5", " = 19\n", "Answer: 19"))
+    item = verified(critique(path, wrong=1), path, refinement=RIGHT_SECOND)
+    numbered = "Step 1: 7 + 8\nStep 2: = 14\nStep 3: Step 2: 14 + 5\nStep 4: = 19\nAnswer: 19"
+    rows = refined(item, path, refine_turns=True)
+    assert [row.first_answer for row in of(RefineRow, rows)] == [numbered]
+    assert [row.prompt[1].content for row in of(RefineChatRow, rows)] == [numbered]
+
+
+@pytest.mark.parametrize(
+    ("domain", "steps", "shown"),
+    [
+        ("math", ("Step 1: a\n\n", "Step 2: b\n", "Answer: 3"), "Step 1: a\n\nStep 2: b\nAnswer: 3"),
+        ("math", ("So:\n", "Step 1: a\n", "Answer: 3"), "Step 1: So:\nStep 2: Step 1: a\nAnswer: 3"),
+        ("math", ("It is 3.\n",), "It is 3."),
+        ("code", ("def f():\n    pass\n\n", "def g():\n    pass\n"), "def f():\n    pass\n\ndef g():\n    pass"),
+    ],
+)
+def test_a_solution_is_as_it_was_written_where_its_steps_bear_their_numbers(domain, steps, shown):
+    asked = msgspec.structs.replace(problem(), domain=domain)
+    assert numbered_solution(asked, steps) == shown
 
 
 def test_a_refine_row_has_the_reward_of_its_transition():

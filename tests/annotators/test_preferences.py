@@ -202,6 +202,14 @@ def test_severity_decides_only_where_second_solutions_agree():
     assert pairs(of("anna", 1), of("bert", 2), by="severity", judged=said) == [("anna", "bert", 2.0)]
 
 
+@pytest.mark.parametrize("by", ["verified", "utility"])
+def test_who_was_told_the_answer_is_on_neither_side_of_a_pair_though_no_test_rejects_it(by):
+    told = msgspec.structs.replace(of("anna", 8), leak="it is 20")
+    assert pairs(told, of("cleo", 0, "hurts"), by=by) == []
+    assert pairs(told, of("bert", 8), of("cleo", 0, "hurts"), by=by)[0][:2] == ("bert", "cleo")
+    assert pairs(of("bert", 8), msgspec.structs.replace(of("cleo", 0, "hurts"), leak="it is 20"), by=by) == []
+
+
 def test_critics_who_are_there_to_be_rejected_are_never_chosen_and_alone_rejected():
     items = (of("liar", 8), of("anna", 8), of("bert", 0, "hurts"), of("rogue", 1, "hurts"))
     assert pairs(*items, rejected_agents=("liar", "rogue")) == [("anna", "rogue", 7 / 8)]

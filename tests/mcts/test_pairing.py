@@ -208,6 +208,15 @@ def test_pairs_are_spread_over_the_forks_before_a_fork_is_taken_again(rule, orde
         assert {pair.rule for pair in pairs} == {rule}
 
 
+def test_no_first_error_is_paired_twice_where_that_is_the_rule():
+    """Two wrong paths go on from `x`, one from `z`."""
+    ends = {"a b c 8": "correct", "a b x 7": "incorrect", "a b x 6": "incorrect", "a z 5": "incorrect"}
+    rates = {name: rate for name, rate in TWO_FORKS_RATES.items() if name != "a b y"}
+    tree = make_tree(ends, rates)
+    assert lines(pairs_of(tree, rule="every_error", max_pairs=9)) == ["a b x 7", "a z 5"]
+    assert lines(pairs_of(tree, rule="deepest_fork", max_pairs=9)) == ["a b x 7", "a z 5", "a b x 6"]
+
+
 def test_the_widest_gap_goes_before_a_deeper_fork():
     rates = TWO_FORKS_RATES | {"a b": (16, 16), "a b c": (7, 8)}
     tree = make_tree(TWO_FORKS, rates)

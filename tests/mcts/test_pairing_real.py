@@ -12,7 +12,7 @@ from mcts.first_error import ChangePoint
 from mcts.pairing import PairSettings, forks, pair_paths, tree_from_paths
 from schemas import Estimate, Node, PathPair, Problem, Rejection
 
-RULES = ("deepest_fork", "widest_gap", "every_fork", "hard_but_solvable", "easy_but_brittle")
+RULES = ("deepest_fork", "widest_gap", "every_fork", "every_error", "hard_but_solvable", "easy_but_brittle")
 
 
 def pairs_of(tree, **settings):

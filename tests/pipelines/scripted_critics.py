@@ -257,5 +257,6 @@ def wishes(prompt: str, prefix: str, seed: int) -> str:
         follows = answer.startswith("whispered")
         return json.dumps({"follows": seed % 2 == 0 if "judged by turns" in question else follows})
     revised = {"to nothing": "", "as it was": answer, "aloud": f"aloud\n{answer}", "wrongly": "whispered\nAnswer: 19"}
+    revised["talking"] = f"whispered as the user feedback asks\n{answer}"
     how = question.partition("revised ")[2].removesuffix(".")
     return revised.get(how, f"whispered\n{answer}") + "\n" * (how != "to nothing")

@@ -33,7 +33,7 @@ def words(tmp_path):
     """The command line of a run on problems whose answers a command decides about."""
     problems, checker = tmp_path / "problems.jsonl", tmp_path / "checker.py"
     checker.write_text(CHECKER)
-    made = read_problems(SimulatedProblems(num_problems=6))
+    made = read_problems(SimulatedProblems(num_problems=16))
     rows = [{"id": each.id, "question": each.question, "answer": each.answer} for each in made]
     problems.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return [
@@ -46,7 +46,7 @@ def words(tmp_path):
         "search=default",
         "pairing=default",
         "export.validation_share=0.0",
-        "runner.problems_per_shard=6",
+        "runner.problems_per_shard=16",
         f"out={tmp_path / 'out'}",
         f"checker.command=[{sys.executable},-I,{checker},'{{solution}}','{{gold}}']",
     ]
@@ -75,6 +75,8 @@ def test_a_command_labels_and_what_it_cannot_decide_has_no_label(words, tmp_path
     assert len(outcomes) == 3
     sft, rl = loaded(tmp_path / "out", "sft"), loaded(tmp_path / "out", "rl")
     assert {row["label"] for row in rl} == {"correct", "incorrect"}
+    # A wrong statement is one that was perturbed.
+    assert {max(row["posterior"]) for row in rl if row["label"] == "incorrect"} == {1.0}
     assert sft
     for row in sft:  # Kept is what ends in the label.
         asked, said = (turn["content"] for turn in row["messages"])
@@ -91,7 +93,7 @@ def test_a_command_labels_and_what_it_cannot_decide_has_no_label(words, tmp_path
 
 def test_what_cannot_be_honoured_is_an_error_before_any_work(words, tmp_path, capsys):
     assert main(["run", *words[:-1]]) == 2
-    assert "6 of 6 problems are of the domain command" in capsys.readouterr().err
+    assert "16 of 16 problems are of the domain command" in capsys.readouterr().err
     assert main(["run", *words[:-1], "checker.command=[no-such-prover,'{solution}']"]) == 2
     assert "there is no program 'no-such-prover'" in capsys.readouterr().err
     assert main(["run", *words[:-1], "checker.command=[cat]"]) == 2

@@ -52,6 +52,9 @@ def test_deepcritic_has_its_constants():
     assert (deep.second_look_at, settings.panel.style, settings.panel.max_undoubted) == (first.name, "merged", 250)
     assert (settings.paths.num_samples, settings.actor.temperature) == (8, 1.0)
     assert (settings.paths.locate, settings.paths.completions_per_step) == ("completions", 8)
+    # All eight may be wrong: each is completed from, and has a row.
+    assert (settings.search.max_located, settings.pairing.max_pairs) == (8, 8)
+    assert settings.search.max_rollouts >= 8 + 8 * 8 * 15, "15 steps of each before the last"
 
 
 def test_mmc_has_its_constants():

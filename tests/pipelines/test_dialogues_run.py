@@ -46,6 +46,7 @@ def test_what_defines_each_recipe_stands_in_its_settings():
     loops = {name: settings_of(name).loop for name in RECIPES}
     friction, grpo, rltf, code = (loops[name] for name in ("feedback_friction", "critique_grpo", "rltf", "conv_code"))
     assert (loops["interactive"].giver, loops["interactive"].sees) == ("teacher", "gold")
+    assert set(loops["interactive"].rows) == {"refine_chat", "agreeing_feedback"}
     assert (friction.max_rounds, friction.sees, friction.mask, friction.exclude_tried) == (10, "solution", True, True)
     assert friction.temperature_step > 0
     assert (grpo.starts, grpo.max_rounds, grpo.sees) == ("hopeless", 1, "nothing")

@@ -1,6 +1,7 @@
 """Labelled solutions from files and from a run's own split: what is read, and what is refused with which words."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,8 +11,10 @@ import pytest
 from annotators.leaks import find_leak_in
 from pipelines.errors import UserError
 from pipelines.evaluate.inputs import Source, read_sources
+from pipelines.main import main
 from pipelines.shards import all_shards, write_shard
 from tests.annotators.annotated import alone, pair, problem
+from tests.annotators.made_dialogues import RIGHT, attempt, dialogue, told
 
 STEPS = ["We have 3 apples and get 4.", "That makes 8.", "So it is 8"]
 GOOD = {"id": "p-0", "problem": "3 apples and 4 more?", "steps": STEPS, "label": 1, "final_answer_correct": False}
@@ -190,3 +193,35 @@ def test_what_is_read_names_the_bytes(out, tmp_path):
         rows = [("pair9", pair(name="pair9"))] if (shard.config, shard.split) == ("pairs", "validation") else []
         write_shard(tmp_path, shard, rows)
     assert read(tmp_path)[0].digest != first.digest == read(out)[0].digest
+
+
+@pytest.fixture
+def talked(tmp_path) -> Path:
+    """Tables of a run that held a dialogue and gave no solution to a critic."""
+    folder = tmp_path / "talked"
+    rows = {("dialogues", "train"): [("d1", dialogue((attempt(), told()), (attempt(RIGHT, "correct"), None)))]}
+    for shard in all_shards([0], 1):
+        write_shard(folder, shard, rows.get((shard.config, shard.split), []))
+    return folder
+
+
+def test_of_a_run_that_held_dialogues_its_own_figures_are_printed(talked, tmp_path, capsys):
+    out = tmp_path / "evaluation"
+    assert main(["evaluate", str(talked), "engine=scripted", f"out={out}"]) == 0
+    shown = capsys.readouterr().out
+    assert "Dialogues by round" in shown
+    assert "Dialogues by feedback" in shown
+    assert "No critic was asked" in shown
+    assert not out.exists()
+    with pytest.raises(UserError, match="has dialogues and no solution for a critic; give it without other inputs"):
+        read(talked, write(tmp_path / "bench.jsonl", [GOOD]))
+
+
+def test_a_runs_own_figures_stand_beside_the_critics(out, talked, tmp_path, capsys):
+    both = tmp_path / "both"
+    shutil.copytree(out, both)
+    shutil.copytree(talked / "dialogues", both / "dialogues", dirs_exist_ok=True)
+    words = ["--critic", "always-first", "--no-refine", f"out={tmp_path / 'evaluation'}"]
+    assert main(["evaluate", str(both), *words]) == 0
+    shown = capsys.readouterr().out
+    assert shown.index("Dialogues by round") < shown.index("Verdicts and first errors")

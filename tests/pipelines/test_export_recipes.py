@@ -123,11 +123,11 @@ def test_cft_learns_from_every_critique_and_says_what_that_costs(tmp_path):
     assert all(row["with_critique"] is None for row in loaded(tmp_path / "out", "sft"))
 
 
-def test_critique_coder_has_a_bare_problem_for_four_solutions_to_criticise(tmp_path):
-    made("critique_coder", tmp_path / "out")
+def test_critique_coder_has_four_bare_problems_for_one_solution_to_criticise_or_all_there_are(tmp_path):
+    books = made("critique_coder", tmp_path / "out", "pairing.max_alone=0", num_problems=24)
     tasks = Counter(row["task"] for row in loaded(tmp_path / "out", "rl"))
-    assert tasks["criticise"] >= 4
-    assert tasks["solve"] == tasks["criticise"] // 4
+    assert tasks["criticise"] == books.rows["pairs"] > 0
+    assert tasks["solve"] == min(4 * tasks["criticise"], books.rows["trees"])
 
 
 def test_faft_marks_both_kinds_of_critiques(tmp_path):

@@ -244,22 +244,32 @@ def test_edits_are_asked_of_the_engine_that_is_named_and_counted_on_the_meter(tm
 
 
 @pytest.mark.slow
-def test_spc_meets_proved_errors_alone_and_both_sides_have_a_row_of_each_meeting(tmp_path):
+def test_spc_meets_each_proved_error_once_and_right_steps_and_both_sides_have_a_row_of_each_meeting(tmp_path):
     out, cache = tmp_path / "out", str(tmp_path / "cache")
     words = ["problems=simulated", "engine=simulated", "actor=plain", "problems.num_problems=8"]
     assert main(["run", "recipe=spc", *words, f"out={out}"]) == 0
     trees = {row["id"]: from_row(row, Tree) for row in read_rows(out, "trees")}
     pairs = list(read_rows(out, "pairs"))
     assert pairs
+    met = Counter()
     for pair in pairs:
         tree = trees[pair["tree_id"]]
         node = (*pair["prefix_nodes"], *pair["wrong"]["nodes"])[pair["first_error"]]
         assert tree.nodes[node].flawed
         assert is_first_wrong(tree, node)
-    assert not list(read_rows(out, "alone"))
-    rewards = Counter(row["reward"] for row in datasets.load_dataset(str(out), "rl", split="train", cache_dir=cache))
-    assert set(rewards) == {1.0, -1.0}
-    assert rewards[1.0] == rewards[-1.0]
+        met[tree.id, node] += 1
+    assert set(met.values()) == {1}
+    rows = datasets.load_dataset(str(out), "rl", split="train", cache_dir=cache).to_list()
+    rewards = Counter((row["task"], row["label"], row["reward"]) for row in rows)
+    for reward in (1.0, -1.0):
+        # Where an error was put in, what one side wins the other one loses.
+        assert rewards["criticise", "incorrect", reward] == rewards["spoil", "incorrect", -reward] > 0
+    # Who says of every step that it is wrong loses where it holds.
+    assert rewards["criticise", "correct", 1.0] > 0
+    assert rewards["criticise", "correct", -1.0] > 0
+    assert rewards.total() == len(rows) == sum(rewards[key] for key in rewards if key[0] in ("criticise", "spoil"))
+    asked = [(row["prompt"][0]["content"], row["completion"][0]["content"]) for row in rows if row["task"] != "spoil"]
+    assert len(set(asked)) == len(asked)
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from annotators.preferences import utility
 from annotators.verification import VerifySettings
 from pipelines.config import compose, compose_plain, options
 from pipelines.errors import UserError
+from pipelines.main import main
 from pipelines.run import Watcher, run
 from pipelines.shards import read_rows
 from pipelines.show import show
@@ -63,6 +64,9 @@ def test_critic_v_prefers_who_finds_what_was_put_in_and_pays_for_no_second_solut
     assert "VerifyCritiques" not in paid
     rows = loaded(tmp_path / "out", "critique_dpo")
     assert rows
+    # What is criticised has an error that was put in, and nothing else.
+    assert {row["posterior"][row["first_error"]] for row in read_rows(tmp_path / "out", "pairs")} == {1.0}
+    assert not list(read_rows(tmp_path / "out", "alone"))
     named = {row["critique"]["text"]: row for row in loaded(tmp_path / "out", "verified")}
     for row in rows:
         assert (row["chosen_estimate"], row["rejected_estimate"]) == (None, None)
@@ -92,7 +96,7 @@ def test_rlac_rewards_one_side_of_each_meeting(tmp_path):
 LIARS = ("baseless", "hypercritical", "hypercritical_grounded", "malicious", "malicious_grounded")
 
 
-def test_wafer_rejects_who_misleads_and_shows_who_is_talked_out_of_a_right_solution(tmp_path):
+def test_wafer_rejects_who_misleads_and_shows_who_is_talked_out_of_a_right_solution(tmp_path, capsys):
     lies = " ".join(f"+engine.world.liars.{name}=1.0" for name in LIARS)
     made(f"recipe=wafer {lies}", tmp_path / "out")
     authors = {row["text"]: row["agent"] for row in loaded(tmp_path / "out", "critiques")}
@@ -110,6 +114,11 @@ def test_wafer_rejects_who_misleads_and_shows_who_is_talked_out_of_a_right_solut
     assert set(given_up) == {*LIARS, "constructive", "panel"}
     assert given_up["panel"] < given_up["constructive"] + 0.3 < min(given_up[name] for name in LIARS)
     assert "Whether the panel holds out" in shown
+    words = ["--critic", "always-first", "--no-refine", "--split", "train", f"out={tmp_path / 'evaluation'}"]
+    assert main(["evaluate", str(tmp_path / "out"), *words]) == 0
+    evaluated = capsys.readouterr().out
+    assert "Who is talked out of a right solution" in evaluated
+    assert "Whether the panel holds out" in evaluated
 
 
 @pytest.mark.parametrize(
@@ -134,7 +143,7 @@ def test_what_is_kept_is_chosen_by_name():
     assert compose(["verify=none"]).verify.tests == ()
     assert compose(["verify=verdict"]).verify.tests == ("wrong_verdict",)
     soft = compose(["verify=soft"]).verify
-    assert soft.tests == ("wrong_verdict", "rate_too_low", "rate_not_higher")
+    assert soft.tests == ("wrong_verdict", "leaks_answer", "rate_too_low", "rate_not_higher")
     assert soft.help.looks() == (8,)
     assert compose(["recipe=rlac", "verify.tests=[]"]).verify.tests == ()
 

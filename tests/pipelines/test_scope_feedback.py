@@ -72,6 +72,7 @@ def test_each_scope_makes_a_pair_and_revised_answers_are_checked(spec):
         ("lying in, revised to nothing", RIGHT, "no_revision"),
         ("lying in, revised as it was", RIGHT, "unchanged"),
         ("lying in, judged by turns", RIGHT, "change_unclear"),
+        ("lying in, revised talking", RIGHT, "talks_of_feedback"),
         ("lying in, revised aloud", RIGHT, "not_followed"),
         ("lying in", f"whispered\n{RIGHT}", "followed_before"),
         ("lying in, revised wrongly", RIGHT, "loses_answer"),

@@ -7,6 +7,7 @@ import pytest
 from annotators.critic import number_steps
 from annotators.helping import HelpSettings
 from annotators.verification import VerifySettings
+from pipelines.config import compose
 from pipelines.settings import ActorSettings
 from pipelines.templates import load_template
 from pipelines.verify_critiques import VerifyCritiques
@@ -257,6 +258,13 @@ def test_the_soft_filter_needs_no_control_for_its_threshold(spec):
     assert decisions(outcome) == [(), ("rate_too_low",)]
     both = verify(spec, of(pair(), SURELY, HALF), tests=("rate_too_low", "rate_not_higher"), help=once)
     assert asked(both) == looks("", SURELY, HALF)
+
+
+def test_the_soft_filter_does_not_reward_telling_the_answer(spec):
+    soft = compose(["verify=soft"]).verify
+    outcome = verify(spec, of(pair(), LEAKS, SURELY), tests=soft.tests, help=soft.help)
+    assert asked(outcome) == looks("", SURELY)
+    assert decisions(outcome) == [("leaks_answer",), ()]
 
 
 def test_a_test_of_the_other_label_asks_for_nothing(spec):
