@@ -2,29 +2,32 @@
 
     python -m benchmarks.recipes_model [--problems N] [RECIPE ...]
 
-`wrongturn run recipe=NAME problems.num_problems=N` (6) with the default job's model, problems and prompts where the
-recipe does not choose others. Recipes for programs get small functions to write, the one for formal statements
-expressions of Python, which a checker of three lines compares with the right ones; `conv_code` starts from one
-solution a problem and holds two rounds, for it has nine dialogues of each. All share one journal: solutions that two
-recipes ask for in the same words are paid once. The model has 135M parameters and follows no instructions it has seen
-no example of: critiques that cannot be read are the rule, and what is kept says nothing of a recipe's worth. What is
-shown is that each runs on a real model to shards whose books add up.
+`wrongturn run recipe=NAME problems.num_problems=N` (6) with the default job's model and problems. Where a recipe's
+critics or givers have an option for models too small to follow instructions (`panel=deepened_sums` for `deepened`),
+that takes their place. Recipes for programs get small functions to write, the one for formal statements expressions
+of Python, which a checker of three lines compares with the right ones; `conv_code` starts from one solution a problem
+and holds two rounds, for it has nine dialogues of each. All share one journal: solutions that two recipes ask for in
+the same words are paid once. The model has 135M parameters and follows no instructions it has seen no example of:
+critiques that cannot be read are the rule, and what is kept says nothing of a recipe's worth. What is shown is that
+each runs on a real model to shards whose books add up.
 
 Each stage is given as kept / entered. Seconds: of the run alone.
 """
 
 import argparse
+import re
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.config import compose
+from pipelines.config import compose, options
 from pipelines.errors import UserError
 from pipelines.manifest import Books
 from pipelines.recipes import recipes
@@ -68,6 +71,13 @@ def _problems(rows: Sequence[tuple[str, str]], domain: str, num_problems: int, p
     return ["problems=file", f"problems.path={path}", f"problems.domain={domain}"]
 
 
+def small_options(name: str) -> list[str]:
+    """Those options for models too small to follow instructions that there are beside the ones that a recipe takes."""
+    recipe = (resources.files("conf") / "recipe" / f"{name}.yaml").read_text("utf-8")
+    taken = re.findall(r"override /(\w+): (\w+)", recipe)
+    return [f"{group}={option}_sums" for group, option in taken if f"{option}_sums" in options(group)]
+
+
 def besides(num_problems: int, folder: Path) -> dict[str, list[str]]:
     """Settings of recipes that are not for the default job's problems."""
     programs = _problems(PROGRAMS, "code", num_problems, folder / "programs.jsonl")
@@ -96,7 +106,7 @@ class Funnel(Record):
 def measure(name: str, num_problems: int, folder: Path) -> Funnel:
     """Runs one recipe; what it cannot do with this model is what the command says."""
     words = [f"recipe={name}", f"out={folder / name}"]
-    words += besides(num_problems, folder).get(name, [f"problems.num_problems={num_problems}"])
+    words += besides(num_problems, folder).get(name, [f"problems.num_problems={num_problems}", *small_options(name)])
     began = time.monotonic()
     try:
         result = run(compose([*words, f"journal={folder / 'journal.sqlite'}"]), Watcher())
@@ -116,7 +126,7 @@ def main() -> None:
     """Runs them all and prints a line for each as it is done, then the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", type=int, default=6, help="problems of each run (6)")
-    parser.add_argument("recipes", nargs="*", help="recipes (all)")
+    parser.add_argument("recipes", metavar="RECIPE", nargs="*", help="recipes (all)")
     options = parser.parse_args()
     console, funnels = Console(width=160), []
     with tempfile.TemporaryDirectory() as folder:
