@@ -136,6 +136,7 @@ def settings(url: str, *, num_problems: int = 24, shard_size: int = 8) -> list[s
 def make_reference(words: Sequence[str], server: CountingServer, folder: Path) -> Reference:
     """Runs on the local runner, in `folder`/out."""
     out = folder / "out"
+    server.calls()  # Those of whatever was done before are no part of it.
     made, calls = undisturbed([*words, f"out={out}"], server, folder, out / ".wrongturn" / "journal.sqlite")
     return Reference(made=made, calls=calls, books=read_books(out))
 
