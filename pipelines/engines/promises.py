@@ -17,8 +17,9 @@ class Promises(Record):
     """What an engine keeps. The least is what any server does that speaks the API."""
 
     repeats_seed: bool = False
-    """Whether an equal request that is alone at the server has an equal answer. What makes a run repeatable is the
-    journal: with others beside it, a request's answer depends on the batch at vLLM."""
+    """Whether an equal request for one sample that is alone at the server has an equal answer. What makes a run
+    repeatable is the journal: beside others, also samples of its own request, an answer depends on how they are batched
+    at vLLM and llama.cpp, which a busy machine does differently each time."""
     gives_logprobs: bool = False
     """Whether a request may ask for the log probabilities of its tokens."""
     counts_all_choices: bool = True
