@@ -5,8 +5,8 @@
 `wrongturn run recipe=NAME problems.num_problems=N` (6) with the default job's model and problems. Where a recipe's
 critics or givers have an option for models too small to follow instructions (`panel=deepened_sums` for `deepened`),
 that takes their place. Recipes for programs get small functions to write, the one for formal statements expressions
-of Python, which a checker of three lines compares with the right ones; `conv_code` starts from one solution a problem
-and holds two rounds, for it has nine dialogues of each. All share one journal: solutions that two recipes ask for in
+of Python, which a checker of three lines compares with the right ones; `conv_code` starts from two solutions a problem
+and holds one round, for it has nine dialogues of each. All share one journal: solutions that two recipes ask for in
 the same words are paid once. The model has 135M parameters and follows no instructions it has seen no example of:
 critiques that cannot be read are the rule, and what is kept says nothing of a recipe's worth. What is shown is that
 each runs on a real model to shards whose books add up.
@@ -84,7 +84,7 @@ def besides(num_problems: int, folder: Path) -> dict[str, list[str]]:
     statements = _problems(STATEMENTS, "command", num_problems, folder / "statements.jsonl")
     (folder / "checker.py").write_text(_CHECKER, encoding="utf-8")
     checker = f"checker.command=[{sys.executable},-I,{folder / 'checker.py'},'{{solution}}','{{gold}}']"
-    short = ["paths.num_samples=1", "loop.max_rounds=2"]
+    short = ["paths.num_samples=2", "loop.max_rounds=1"]
     return {"conv_code": [*programs, *short], "critique_coder": programs, "critic_lean": [*statements, checker]}
 
 
