@@ -112,7 +112,8 @@ def test_a_run_that_is_ended_takes_its_server_with_it_and_goes_on_later(tmp_path
     with subprocess.Popen(words, cwd=FAKE.parents[2], text=True, **output) as run:
         assert any("the server took" in line for line in run.stdout)
         time.sleep(1.0)
-        servers = children_with(str(FAKE))
+        (port,) = re.findall(r"--port (\d+)", log(out))
+        servers = processes_with(str(FAKE), port)
         assert len(servers) == 2  # the server and its guardian
         run.send_signal(how)
         assert run.wait(30) == code
@@ -125,14 +126,14 @@ def test_a_run_that_is_ended_takes_its_server_with_it_and_goes_on_later(tmp_path
     assert json.loads((out / "run.json").read_text())["stages"][1]["kept"] == 3
 
 
-def children_with(word: str) -> list[int]:
-    """Processes that have a word in their command line, this test's run apart."""
+def processes_with(*expected: str) -> list[int]:
+    """Processes that have all these words in their command line; a port among them tells this run's from another's."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = path.read_bytes().decode().split("\0")
         except OSError:
             continue
-        if word in words and int(path.parent.name) != os.getpid():
+        if set(expected) <= set(words):
             found.append(int(path.parent.name))
     return found
