@@ -7,10 +7,10 @@ from annotators.dialogue import DIALOGUE_REJECTIONS, contradicts, talk_of_earlie
 from annotators.exports import (
     Context,
     ExportSettings,
-    critique_turn,
     numbered_solution,
     origin_of,
     solution_text,
+    solution_turn,
     solve_turn,
     with_section,
 )
@@ -25,7 +25,6 @@ from schemas import (
     Estimate,
     Feedback,
     Message,
-    Problem,
     Provenance,
     Record,
     RefineChatRow,
@@ -65,7 +64,7 @@ def dialogue_rows(
             talk = talk_of_feedback(following.text, dialogue.problem)
             yield _left_out(row, "talks_of_feedback", talk) if talk else row
         if {"feedback", "agreeing_feedback"}.intersection(kinds) and (words := turn.feedback.words):
-            asked = _feedback_turn(dialogue.problem, turn.attempt, turn.feedback, context)
+            asked = _feedback_turn(dialogue, turn.attempt, turn.feedback, context)
             row = _distill_row("feedback", dialogue, i, asked, words, context)
             reason = _why_not_said(words, turn.attempt, must_agree="agreeing_feedback" in kinds)
             yield _left_out(row, reason) if reason else row
@@ -148,9 +147,18 @@ def _distill_row(
     )
 
 
-def _feedback_turn(problem: Problem, attempt: Attempt, feedback: Feedback, context: Context) -> Message:
-    """What a giver was shown that it is to say something of: the attempt, and what a run of it came to."""
-    turn = critique_turn(problem, attempt.steps, context)
+def _feedback_turn(dialogue: Dialogue, attempt: Attempt, feedback: Feedback, context: Context) -> Message:
+    """What a giver was shown that it is to say something of: the attempt, and what a run of it came to.
+
+    It asks for no more than what such givers were asked for: only critics and teachers end with a verdict.
+    """
+    if dialogue.giver == "aspects":
+        instruction = context.aspects_instruction
+    elif dialogue.giver == "execution":
+        instruction = context.words_instruction
+    else:
+        instruction = context.critique_instruction
+    turn = solution_turn(dialogue.problem, attempt.steps, instruction)
     return with_section(turn, "Run", feedback.checked) if feedback.checked else turn
 
 

@@ -116,6 +116,10 @@ class Context(Record):
     version: str
     critique_instruction: Template
     """User turn of rows that teach to criticise; gaps `{problem}` and `{solution}`."""
+    aspects_instruction: Template
+    """The same for feedback by aspects; gaps `{problem}` and `{solution}`."""
+    words_instruction: Template
+    """The same for feedback on a program in plain words; gaps `{problem}` and `{solution}`."""
     solve_instruction: Template
     """User turn of rows that teach to solve; gap `{problem}`."""
     refine_instruction: Template
@@ -210,8 +214,13 @@ def numbered_solution(problem: Problem, steps: tuple[str, ...]) -> str:
 
 def critique_turn(problem: Problem, steps: tuple[str, ...], context: Context) -> Message:
     """Problem and solution, to be criticised; the steps bear the numbers that critiques speak of."""
+    return solution_turn(problem, steps, context.critique_instruction)
+
+
+def solution_turn(problem: Problem, steps: tuple[str, ...], instruction: Template) -> Message:
+    """Problem and solution below an instruction with these two gaps."""
     values = {"problem": problem.question, "solution": number_steps(steps)}
-    return Message(role="user", content=context.critique_instruction.fill(values))
+    return Message(role="user", content=instruction.fill(values))
 
 
 def criticised_turn(path: Path, critiques: Sequence[Critique], context: Context) -> Message:

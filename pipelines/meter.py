@@ -7,16 +7,22 @@ from collections.abc import Mapping
 from pipelines.engines.base import Usage
 from schemas import Record
 
+REPLAYED = "samples from the journal"
+"""What a stage counts of them, beside its elements: workers elsewhere report it as they report those."""
+
 
 class Reading(Record):
     """The meter at one moment."""
 
     paid: Usage
     """What was paid in this run."""
-    replayed: int
-    """Samples that came from the journal."""
     elements: dict[str, int]
     """Finished elements by `Stage/outcome`, for example `ExpandTrees/kept`."""
+
+    @property
+    def replayed(self) -> int:
+        """Samples that came from the journal."""
+        return sum(number for name, number in self.elements.items() if name.endswith(f"/{REPLAYED}"))
 
 
 class Meter:
@@ -25,16 +31,15 @@ class Meter:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._paid = Usage()
-        self._replayed = 0
         self._elements: Counter[str] = Counter()
         self._unreported: Counter[str] = Counter()
 
     def pay(self, stage: str, usage: Usage, replayed: int) -> None:
         """Adds what a request cost, and samples that cost nothing."""
-        del stage
         with self._lock:
             self._paid += usage
-            self._replayed += replayed
+        if replayed:
+            self.count(stage, REPLAYED, replayed)
 
     def count(self, stage: str, outcome: str, number: int = 1) -> None:
         """Adds finished elements."""
@@ -57,7 +62,7 @@ class Meter:
     def read(self) -> Reading:
         """The counts now."""
         with self._lock:
-            return Reading(paid=self._paid, replayed=self._replayed, elements=dict(self._elements))
+            return Reading(paid=self._paid, elements=dict(self._elements))
 
 
 METER = Meter()

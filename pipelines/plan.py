@@ -259,6 +259,8 @@ def _instructions(settings: Settings) -> dict[str, Template]:
     criticise = "export_critique_action" if settings.export.suggestions else "export_critique"
     gaps = {
         "critique_instruction": (criticise, ("problem", "solution")),
+        "aspects_instruction": ("export_aspects", ("problem", "solution")),
+        "words_instruction": ("export_words", ("problem", "solution")),
         "solve_instruction": ("export_solve", ("problem",)),
         "refine_instruction": ("export_refine", ("critique",)),
         "spoil_instruction": ("export_spoil", ("problem", "before", "step", "error")),

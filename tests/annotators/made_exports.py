@@ -25,6 +25,8 @@ CONTEXT = Context(
     config_digest="c1",
     version="1.2.3",
     critique_instruction=Template(name="criticise", text="Criticise.\n{problem}\n{solution}"),
+    aspects_instruction=Template(name="aspects", text="By aspects.\n{problem}\n{solution}"),
+    words_instruction=Template(name="words", text="In words.\n{problem}\n{solution}"),
     solve_instruction=Template(name="solve", text="Solve.\n{problem}\n"),
     refine_instruction=Template(name="refine", text="{critique}\nAgain."),
     mark_instruction=Template(name="mark", text="Known: {feedback}."),

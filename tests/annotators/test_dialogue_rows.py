@@ -143,6 +143,23 @@ def test_feedback_that_is_learned_is_the_givers_words_alone_and_its_prompt_shows
     assert chat.prompt[2].content == f"{whole.text}\nAgain."
 
 
+@pytest.mark.parametrize(
+    ("giver", "asked"),
+    [
+        ("critic", "Criticise."),
+        ("teacher", "Criticise."),
+        ("aspects", "By aspects."),
+        ("execution", "In words."),
+    ],
+)
+def test_feedback_is_asked_for_in_the_form_in_which_such_a_giver_writes_it(giver, asked):
+    """A prompt that wants a verdict at the end would teach to leave it out, where no giver was asked for one."""
+    item = dialogue((attempt(WORSE), told("Helpful: no.")), (attempt(RIGHT, "correct"), None), giver=giver)
+    (row,) = rows_of(item, "feedback")
+    assert isinstance(row, DistillRow)
+    assert row.prompt[0].content == "\n".join((asked, item.problem.question, "".join(WORSE)))
+
+
 def test_an_attempt_that_speaks_of_feedback_is_no_solution_of_the_problem_alone():
     talking = ("The critique is right: 7 + 8 = 15.\n", *RIGHT[1:])
     item = dialogue((attempt(), told()), (attempt(talking, "correct"), None))

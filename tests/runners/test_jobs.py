@@ -8,7 +8,7 @@ import pytest
 from pipelines.budget import Accounts, BudgetReached, BudgetSettings
 from pipelines.engines.base import Usage
 from pipelines.errors import UserError
-from pipelines.meter import METER
+from pipelines.meter import METER, Meter
 from pipelines.plan import Inputs, package_version
 from pipelines.runners.beam_options import flink_options, prism_options, runs_here
 from pipelines.runners.cluster import Jobs, _log_lost_stream, explain
@@ -69,7 +69,11 @@ def jobs(site, job, *, journal=None, settings=ELSEWHERE, budget=None):
 
 
 def test_what_workers_did_and_paid_reaches_the_meter_and_the_accounts(site):
-    report(site, {"ExpandTrees/kept": 3})
+    worker = Meter()
+    worker.count("ExpandTrees", "kept", 3)
+    worker.pay("ExpandTrees", Usage(requests=7), replayed=4)
+    worker.pay("VerifyCritiques", Usage(), replayed=2)
+    report(site, worker.read().elements)
     before = METER.read()
     made, accounts = jobs(site, Job(is_done=True), journal=Ledger(12))
     made.fill([0])
@@ -77,6 +81,7 @@ def test_what_workers_did_and_paid_reaches_the_meter_and_the_accounts(site):
     assert accounts.total.requests == after.paid.requests - before.paid.requests == 12 - 5
     name = "ExpandTrees/kept"
     assert after.elements[name] - before.elements.get(name, 0) == 3
+    assert after.replayed - before.replayed == 4 + 2
     made.fill([1])  # The second job of a start tells what is new alone.
     assert METER.read() == after
 
