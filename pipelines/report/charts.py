@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import matplotlib as mpl
 import matplotlib.ticker
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
@@ -24,7 +25,7 @@ from schemas import visible
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
 _INK, _GRID, _KEPT, _REJECTED = "#010203", "#020304", "#030405", "#040506"
-_FAILED, _OTHER, _PAPER = "#050607", "#060708", "#070809"
+_FAILED, _OTHER = "#050607", "#060708"
 _VARIABLES = {
     _INK: "var(--ink)",
     _GRID: "var(--line)",
@@ -32,7 +33,6 @@ _VARIABLES = {
     _REJECTED: "var(--rejected)",
     _FAILED: "var(--failed)",
     _OTHER: "var(--other)",
-    _PAPER: "var(--paper)",
 }
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -42,6 +42,7 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.edgecolor": _GRID,
     "axes.labelcolor": _INK,
+    "axes.labelsize": 9,
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.color": _GRID,
@@ -49,7 +50,10 @@ _STYLE: dict[Any, Any] = {
     "text.color": _INK,
     "xtick.color": _INK,
     "ytick.color": _INK,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
     "xtick.major.size": 0,
+    "xtick.major.pad": 6,
     "ytick.major.size": 0,
     "legend.frameon": False,
     "figure.facecolor": "none",
@@ -131,7 +135,19 @@ def label(text: str) -> str:
     return text if len(text) <= _LABEL_CHARS else text[: _LABEL_CHARS - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
-@_drawing(8.4, 3.1)
+def _count(axis: Axis, most: int = 6) -> None:
+    """Marks an axis of counts, which have no halves, in at most so many steps."""
+    axis.set_major_locator(mpl.ticker.MaxNLocator(most, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    axis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:,.0f}"))
+
+
+def _below_each_other(axes: Axes, number: int) -> float:
+    """Puts so many bars below each other from the top; how thick they are, since a single one should not fill all."""
+    axes.set_ylim(max(number, 1) - 0.5, -0.5)
+    return 0.7 * min(1.0, number / 4)
+
+
+@_drawing(7.2, 3.6)
 def funnel(axes: Axes, stages: Sequence[StageCount]) -> None:
     """What entered each stage, by where it ended."""
     names = [f"{stage.stage}\n{stage.element}" for stage in stages]
@@ -142,54 +158,59 @@ def funnel(axes: Axes, stages: Sequence[StageCount]) -> None:
         left = [before + count for before, count in zip(left, counts, strict=True)]
     for i, stage in enumerate(stages):
         share = f"{stage.kept:,} of {stage.entered:,}"
-        axes.annotate(share, (left[i], i), (6, 0), textcoords="offset points", va="center", fontsize=10)
+        axes.annotate(share, (left[i], i), (5, 0), textcoords="offset points", va="center", fontsize=9)
     axes.set_xlim(0, max([*left, 1]) * 1.18)
+    _count(axes.xaxis)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", labelsize=8.5)
     axes.legend(loc="lower right", ncols=3, bbox_to_anchor=(1, 1), fontsize=9)
 
 
-@_drawing(8.4, 3.1)
+@_drawing(7.2, 2.8)
 def reasons(axes: Axes, counts: Mapping[str, int]) -> None:
     """Why elements were rejected or failed, most frequent first; `counts` by `STAGE: reason`."""
     first = list(counts.items())[:_MOST_REASONS]
-    bars = axes.barh(range(len(first)), [count for _, count in first], color=_REJECTED, height=0.7)
+    thickness = _below_each_other(axes, len(first))
+    bars = axes.barh(range(len(first)), [count for _, count in first], color=_REJECTED, height=thickness)
     axes.set_yticks(range(len(first)), [label(name) for name, _ in first], fontsize=9)
     axes.bar_label(bars, padding=4, fontsize=9)
     axes.margins(x=0.1)
-    axes.invert_yaxis()
+    _count(axes.xaxis)
     axes.grid(visible=False, axis="y")
 
 
-@_drawing(4.4, 2.7)
+@_drawing(3.8, 2.5)
 def values(axes: Axes, facts: Facts) -> None:
     """Nodes by value."""
     edges = [(i + 0.5) / VALUE_BINS for i in range(VALUE_BINS)]
     axes.bar(edges, facts.values, width=0.9 / VALUE_BINS, color=_KEPT)
     axes.set_xlabel("share of direct rollouts that are right")
     axes.set_ylabel("nodes")
+    axes.set_xlim(0, 1)
+    _count(axes.yaxis)
     axes.grid(visible=False, axis="x")
 
 
-@_drawing(4.4, 2.7)
+@_drawing(3.8, 2.5)
 def positions(axes: Axes, facts: Facts) -> None:
     """Where first errors are: as rollouts locate them, and as kept critiques name them."""
     steps = range(1, max([*facts.located, *facts.named, 1]) + 1)
     for shift, name, counts, colour in (
-        (-0.2, "located by rollouts", facts.located, _REJECTED),
-        (0.2, "named by kept critiques", facts.named, _KEPT),
+        (-0.2, "by rollouts", facts.located, _REJECTED),
+        (0.2, "by kept critiques", facts.named, _KEPT),
     ):
         axes.bar(
             [step + shift for step in steps], [counts.get(step, 0) for step in steps], 0.38, color=colour, label=name
         )
     axes.set_xlabel("first wrong step")
-    axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
+    _count(axes.xaxis, 10)
+    _count(axes.yaxis)
     axes.legend(fontsize=8.5, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
     axes.grid(visible=False, axis="x")
 
 
-@_drawing(4.4, 2.7)
+@_drawing(3.8, 2.5)
 def lengths(axes: Axes, facts: Facts) -> None:
     """Critiques by length."""
     last = max(
@@ -203,27 +224,29 @@ def lengths(axes: Axes, facts: Facts) -> None:
         axes.bar(starts, shown, LENGTH_STEP * 0.9, bottom=below, align="edge", color=colour, label=name)
         below = [before + count for before, count in zip(below, shown, strict=True)]
     axes.set_xlabel("characters of a critique")
+    axes.set_ylabel("critiques")
+    _count(axes.xaxis)
+    _count(axes.yaxis)
     axes.legend(fontsize=8.5, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
     axes.grid(visible=False, axis="x")
 
 
-@_drawing(4.4, 2.7)
+@_drawing(3.8, 2.5)
 def labels(axes: Axes, facts: Facts) -> None:
     """Critiques of right and of wrong paths, by decision."""
     names = ("right", "wrong")
-    below = [0, 0]
-    for decision, colour in (("kept", _KEPT), ("rejected", _REJECTED)):
+    for shift, decision, colour in ((-0.2, "kept", _KEPT), (0.2, "rejected", _REJECTED)):
         counts = [facts.labels.get(f"{name} {decision}", 0) for name in names]
-        bars = axes.bar([f"of {name} paths" for name in names], counts, 0.6, bottom=below, color=colour, label=decision)
-        axes.bar_label(
-            bars, labels=[f"{count:,}" if count else "" for count in counts], label_type="center", color=_PAPER
-        )
-        below = [before + count for before, count in zip(below, counts, strict=True)]
+        bars = axes.bar([i + shift for i in range(len(names))], counts, 0.38, color=colour, label=decision)
+        axes.bar_label(bars, fmt="{:,.0f}", padding=2, fontsize=9)
+    axes.set_xticks(range(len(names)), [f"of {name} paths" for name in names])
+    axes.margins(y=0.12)
+    _count(axes.yaxis)
     axes.legend(fontsize=8.5, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
-    axes.grid(visible=False, axis="x")
+    axes.grid(visible=False)
 
 
-@_drawing(4.4, 2.7)
+@_drawing(3.8, 2.5)
 def agents(axes: Axes, items: Sequence[AgentFacts]) -> None:
     """Critics' reliability beside how often their verdict is the rollouts' label."""
     shown = items[:_MOST_REASONS]
@@ -239,7 +262,7 @@ def agents(axes: Axes, items: Sequence[AgentFacts]) -> None:
     axes.grid(visible=False, axis="y")
 
 
-@_drawing(8.4, 2.4)
+@_drawing(7.2, 2.4)
 def tokens(axes: Axes, paid: Sequence[StagePaid]) -> None:
     """Tokens by stage and kind."""
     names = [item.stage for item in paid]
@@ -248,12 +271,13 @@ def tokens(axes: Axes, paid: Sequence[StagePaid]) -> None:
         ("prompt", [item.usage.prompt_tokens - item.usage.cached_tokens for item in paid], _REJECTED),
         ("completion", [item.usage.completion_tokens for item in paid], _KEPT),
     )
+    thickness = _below_each_other(axes, len(paid))
     left = [0] * len(paid)
     for name, counts, colour in kinds:
-        axes.barh(names, counts, 0.6, left=left, color=colour, label=name)
+        axes.barh(names, counts, thickness, left=left, color=colour, label=name)
         left = [before + count for before, count in zip(left, counts, strict=True)]
+    _count(axes.xaxis)
     axes.xaxis.set_major_formatter(mpl.ticker.EngFormatter(sep=""))
-    axes.invert_yaxis()
     axes.tick_params(axis="y", labelsize=9)
     axes.legend(fontsize=8.5, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0)
     axes.grid(visible=False, axis="y")

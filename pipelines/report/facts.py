@@ -77,6 +77,11 @@ class Facts(Record):
     paid: tuple[StagePaid, ...]
 
     @property
+    def kept(self) -> int:
+        """Critiques that passed verification; `sft` may have fewer rows, or more where it has rejected ones too."""
+        return sum(self.lengths_kept)
+
+    @property
     def tokens(self) -> int:
         """Of prompts and completions, over all stages."""
         return sum(item.usage.prompt_tokens + item.usage.completion_tokens for item in self.paid)
@@ -218,16 +223,28 @@ def _add_values(values: list[int], nodes: Iterable[dict[str, Any]]) -> int:
     return unsampled
 
 
+class _Stage(msgspec.Struct):
+    """The name of a stage in `run.json`."""
+
+    stage: str
+
+
 class _Paid(msgspec.Struct):
     """The part of `run.json` that is read here."""
 
+    stages: list[_Stage] = []
     paid: dict[str, Usage] = {}
 
 
 def read_ledger(out: Path) -> dict[str, Usage]:
-    """What each stage paid, from `run.json`; nothing where there is none."""
+    """What each stage paid, from `run.json`, in the order of the funnel; nothing where there is none."""
     path = out / "run.json"
-    return msgspec.json.decode(path.read_bytes(), type=_Paid).paid if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    manifest = msgspec.json.decode(path.read_bytes(), type=_Paid)
+    order = [item.stage for item in manifest.stages]
+    known = [stage for stage in order if stage in manifest.paid]
+    return {stage: manifest.paid[stage] for stage in (*known, *sorted(manifest.paid.keys() - set(order)))}
 
 
 def paid_of(ledger: dict[str, Usage], settings: Settings) -> tuple[StagePaid, ...]:

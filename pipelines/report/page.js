@@ -22,12 +22,17 @@
     return made;
   }
   const paragraph = (text, kind = "") => element("p", { text, class: kind });
-  const pictures = () => tree.images.map(({ src, alt }) => src ? element("img", { src, alt }) : paragraph(alt, "note"));
+  const pictures = (item) => item.images.map(({ src, alt }) => src ? element("img", { src, alt }) : paragraph(alt, "note"));
   const known = (values) => [...new Set(values)].sort();
 
   // A tree.
   const byProblem = new Map();
   for (const row of rows) byProblem.set(row.problemId, [...(byProblem.get(row.problemId) ?? []), row]);
+  const homes = new Map(trees.map((item) => [item.problemId, item]));
+  const paths = new Map(trees.flatMap((item) => item.paths.map((path) => [path.id, path])));
+  // A row that ended before the critics may bear its path's id, or none.
+  const pathOf = (row) => paths.get(row.path) ?? paths.get(row.id);
+  const criticised = (path) => path.wrong.length ? path.wrong : path.right;
   let tree, nodes, children, marks, chosen, closed;
 
   function band(node) {
@@ -43,7 +48,7 @@
   }
   const caption = (node) => node[TEXT] || (node[PARENT] < 0 ? "the problem" : "(empty)");
 
-  function showTree(wanted) {
+  function showTree(wanted, first) {
     tree = wanted;
     nodes = new Map(tree.nodes.map((node) => [node[ID], node]));
     children = new Map(tree.nodes.map((node) => [node[ID], []]));
@@ -56,14 +61,16 @@
     }
     closed = new Set(tree.nodes.map((node) => node[ID]).filter((id) => id && !marks.wrong.has(id) && !marks.right.has(id)));
     const [turn] = marks.turn;
-    chosen = turn ?? 0;
+    chosen = first ?? turn ?? 0;
+    unfold(chosen);
     const size = tree.nodes.length < tree.size ? `${tree.nodes.length} of ${tree.size} nodes are shown` : `${tree.size} nodes`;
     at("tree-problem").replaceChildren(
-      element("pre", { text: tree.question }), ...pictures(),
+      element("pre", { class: "plain", text: tree.question }), ...pictures(tree),
       paragraph(`Right answer: ${tree.answer}. ${size}, ${tree.rollouts} rollouts, ${tree.tokens} tokens; the search ended by: ${tree.stopped}. Problem ${tree.problemId} of ${tree.source}.`, "note"));
     drawPicture();
     drawOutline();
     showNode();
+    reveal(at("tree-outline"), at("tree-outline").querySelector('[aria-selected="true"]'));
     const { before, after } = neighbours();
     at("tree-before").disabled = !before;
     at("tree-after").disabled = !after;
@@ -71,12 +78,14 @@
 
   function drawPicture() {
     const root = d3.hierarchy(0, (id) => children.get(id));
-    const across = Math.max(15, Math.min(34, 1400 / root.leaves().length));
-    d3.tree().nodeSize([across, 64])(root);
+    const box = at("tree-picture");
+    const across = Math.max(18, Math.min(40, box.clientWidth / root.leaves().length));
+    const down = Math.max(44, Math.min(64, 420 / root.height));
+    d3.tree().nodeSize([across, down]).separation((a, b) => a.parent === b.parent ? 1 : 1.3)(root);
     const all = root.descendants();
     const left = Math.min(...all.map((node) => node.x)) - 50;
     const width = Math.max(...all.map((node) => node.x)) - left + 50;
-    const height = root.height * 64 + 50;
+    const height = root.height * down + 50;
     const svg = drawn("svg", { viewBox: `${left} -24 ${width} ${height}`, width, height });
     for (const { source, target } of root.links()) {
       const kind = marks.wrong.has(target.data) && !marks.right.has(target.data) ? "wrong" : marks.right.has(target.data) ? "right" : "";
@@ -92,11 +101,16 @@
     }
     // Last, so that no node lies on them.
     for (const node of all.filter((node) => marks.turn.has(node.data))) {
-      svg.append(drawn("text", { class: "cross", x: node.x + 15, y: node.y - 9 }, "✗ wrong turn"));
+      svg.append(drawn("text", { class: "cross", x: node.x + 15, y: node.y - 13 }, "✗ wrong turn"));
     }
-    at("tree-picture").replaceChildren(svg);
-    const first = all.find((node) => node.data === chosen) ?? root;
-    at("tree-picture").scrollLeft = first.x - left - at("tree-picture").clientWidth / 2;
+    box.replaceChildren(svg);
+  }
+  // Puts what is in a box in its middle if it is near an edge or beyond; nothing around the box is scrolled.
+  function reveal(box, inner) {
+    const outer = box.getBoundingClientRect(), rect = inner.getBoundingClientRect();
+    const across = (rect.left + rect.right - outer.left - outer.right) / 2, down = (rect.top + rect.bottom - outer.top - outer.bottom) / 2;
+    if (Math.abs(across) > outer.width / 2 - 60) box.scrollLeft += across;
+    if (Math.abs(down) > outer.height / 2 - 40) box.scrollTop += down;
   }
 
   function drawOutline() {
@@ -123,9 +137,12 @@
   function fold(id) {
     if (closed.has(id)) closed.delete(id); else closed.add(id);
   }
+  function unfold(id) {
+    for (let up = nodes.get(id)[PARENT]; up >= 0; up = nodes.get(up)[PARENT]) closed.delete(up);
+  }
   function choose(id, focus) {
     chosen = id;
-    for (let up = nodes.get(id)[PARENT]; up >= 0; up = nodes.get(up)[PARENT]) closed.delete(up);
+    unfold(id);
     drawOutline();
     showNode();
     if (focus) at("tree-outline").querySelector('[aria-selected="true"]').focus({ preventScroll: false });
@@ -154,10 +171,12 @@
   }
   function showNode() {
     const node = nodes.get(chosen), parts = [];
-    for (const circle of at("tree-picture").querySelectorAll("circle")) circle.classList.toggle("chosen", Number(circle.dataset.node) === chosen);
+    for (const circle of at("tree-picture").querySelectorAll("circle")) {
+      if (circle.classList.toggle("chosen", Number(circle.dataset.node) === chosen)) reveal(at("tree-picture"), circle);
+    }
     parts.push(element("h3", { text: chosen ? `Node ${chosen}` : "The problem" }));
     if (marks.turn.has(chosen)) parts.push(element("p", { class: "turn-mark", text: "✗ The wrong turn: here rollouts locate the first error." }));
-    parts.push(element("pre", { text: chosen ? caption(node) : tree.question }));
+    parts.push(element("pre", { class: "plain", text: chosen ? caption(node) : tree.question }));
     if (node[SCORED]) {
       parts.push(paragraph(`Direct rollouts: ${node[RIGHT]} of ${node[SCORED]} right, 90 % interval ${node[LOW].toFixed(2)} to ${node[HIGH].toFixed(2)}.`), range(node));
     } else if (!node[OUTCOME]) parts.push(paragraph("No rollout started here."));
@@ -169,8 +188,7 @@
       if (step >= 0) parts.push(paragraph(`On the wrong path, step ${step + 1}: probability ${path.posterior[step]} that it is the first wrong one. Gap to the right path: p = ${path.p.toPrecision(2)}.`));
       else parts.push(paragraph(`On the right path, step ${path.right.indexOf(chosen) + 1}.`));
     }
-    const ids = new Set(tree.paths.filter((path) => !chosen || path.wrong.includes(chosen) || (!path.wrong.length && path.right.includes(chosen))).map((path) => path.id));
-    const about = (byProblem.get(tree.problemId) ?? []).filter((row) => ids.has(row.path) || (!chosen && !row.path));
+    const about = (byProblem.get(tree.problemId) ?? []).filter((row) => !chosen || (pathOf(row) && criticised(pathOf(row)).includes(chosen)));
     if (about.length) parts.push(element("h3", { text: chosen ? "Critiques of the path through it" : "What became of it" }), ...about.map((row) => rowOf(row, false)));
     at("tree-node").replaceChildren(...parts);
     at("tree-node").scrollTop = 0;
@@ -181,16 +199,27 @@
     const list = listed(), here = list.indexOf(tree);
     return { before: list[here - 1], after: list[here + 1] };
   }
-  function fillTrees(wanted) {
+  function fillTrees(wanted, first) {
     const list = listed();
     at("tree-choice").replaceChildren(...list.map((item) => new Option(`${item.problemId.slice(0, 30)}: ${item.question.slice(0, 70)}`, trees.indexOf(item))));
     at("tree-count").textContent = `${list.length} of ${trees.length} trees`;
     const next = list.includes(wanted) ? wanted : list[0];
-    if (next) { at("tree-choice").value = trees.indexOf(next); showTree(next); }
+    if (next) { at("tree-choice").value = trees.indexOf(next); showTree(next, first); }
   }
-  function goTree(wanted) {
+  function goTree(wanted, first) {
     if (!listed().includes(wanted)) at("tree-turns").checked = false;
-    fillTrees(wanted);
+    fillTrees(wanted, first);
+  }
+  // To the node whose panel holds a row: its path's wrong turn, else the path's end, else the problem.
+  function goRow(row) {
+    const path = pathOf(row);
+    goTree(homes.get(row.problemId), !path ? 0 : path.turn >= 0 ? path.turn : path.right.at(-1));
+    const panel = at("tree-node"), box = [...panel.querySelectorAll(".row")].find((each) => each.dataset.row === row.id);
+    box.open = true;
+    box.dispatchEvent(new Event("toggle"));
+    panel.scrollTop = box.offsetTop - 8;
+    panel.scrollIntoView({ block: "end" });
+    box.querySelector("summary").focus({ preventScroll: true });
   }
 
   // The rows.
@@ -212,23 +241,38 @@
   }
   const ratio = (counts) => counts.length ? `${counts[0]} of ${counts[1]}` : "not measured";
   const chance = (p) => p === null ? "" : ` (p = ${p.toPrecision(2)})`;
+  // The criticised path, step by step; `named` is the step that a critique names, from 1.
+  function solution(home, path, named) {
+    const texts = new Map(home.nodes.map((node) => [node[ID], node[TEXT]]));
+    return element("ol", { class: "steps" }, ...criticised(path).map((id, i) => {
+      const line = element("span", { text: texts.get(id) || "(empty)" });
+      if (id === path.turn) line.append("  ", element("span", { class: "mark turn-mark", text: "✗ wrong turn" }));
+      if (i + 1 === named) line.append("  ", element("span", { class: "mark said", text: "◂ named by the critique" }));
+      return element("li", { class: id === path.turn ? "turn" : "" }, line);
+    }));
+  }
   function rowOf(row, linked) {
     const kind = { kept: "good", rejected: "bad", failed: "fail" }[row.decision];
     const body = element("div");
-    const box = element("details", { "data-row": row.id }, element("summary", {}, element("span", { class: `tag ${kind}`, text: { kept: "✓ kept", rejected: "✗ rejected", failed: "! failed" }[row.decision] }),
+    const box = element("details", { class: "row", "data-row": row.id }, element("summary", {}, element("span", { class: `tag ${kind}`, text: { kept: "✓ kept", rejected: "✗ rejected", failed: "! failed" }[row.decision] }),
       ...row.reasons.map((text) => element("span", { class: "reason", text })), element("span", { text: row.agent ?? row.stage }), element("span", { class: "preview", text: row.text.slice(0, 160) })), body);
     const fill = () => {
-      body.replaceChildren(element("pre", { text: row.text || "(no text)" }));
+      const home = homes.get(row.problemId), path = pathOf(row);
+      const heading = (text) => element(linked ? "h3" : "h4", { text });
+      const said = element("div", {}, heading(row.help ? "Critique" : "Detail"), element("pre", { class: kind, text: row.text || "(no text)" }));
+      const asked = element("div", {}, heading(!linked ? "Solution" : path ? "Problem and solution" : "Problem"));
+      if (linked && home) asked.append(element("pre", { class: "plain", text: home.question }), ...pictures(home));
+      if (path) asked.append(solution(home, path, row.named));
+      body.replaceChildren(element("div", { class: "pair" }, ...(asked.children.length > 1 ? [asked] : []), said));
       if (row.help) {
         body.append(
           paragraph(`By ${row.agent}, view ${row.view}, of a ${row.label} path. Rollouts locate ${row.located ? `step ${row.located}` : "no error"}; it names ${row.named ? `step ${row.named}` : "no step"}.`),
-          paragraph(`Second solutions right: ${ratio(row.help[0])} with it, ${ratio(row.help[1])} with a placebo${chance(row.p[0])}, ${ratio(row.help[2])} without${chance(row.p[1])}.`));
+          paragraph(!row.help.some((counts) => counts.length) ? "No second solutions were written." : `Second solutions right: ${ratio(row.help[0])} with it, ${ratio(row.help[1])} with a placebo${chance(row.p[0])}, ${ratio(row.help[2])} without${chance(row.p[1])}.`));
         if (row.leak) body.append(paragraph(`Gives the answer away: ${row.leak}`));
-        if (row.second) body.append(element("h3", { text: "A right second solution written with it" }), element("pre", { text: row.second }));
+        if (row.second) body.append(heading("A right second solution written with it"), element("pre", { class: "plain", text: row.second }));
       }
       body.append(paragraph(`${row.stage}, id ${row.id}, problem ${row.problemId}`, "note"));
-      const home = trees.find((item) => item.problemId === row.problemId);
-      if (linked && home) body.append(element("button", { type: "button", text: "Show its tree", on: { click: () => { goTree(home); at("trees").scrollIntoView(); at("tree-choice").focus(); } } }));
+      if (linked && home) body.append(element("button", { type: "button", text: "Show its tree", on: { click: () => goRow(row) } }));
     };
     box.addEventListener("toggle", () => { if (box.open && !body.hasChildNodes()) fill(); });
     return box;

@@ -1,13 +1,18 @@
 """What the report counts, over a shard whose numbers can be checked by hand."""
 
+import json
+
 import msgspec
 import pytest
 
 from pipelines.config import compose
 from pipelines.engines.base import Usage
-from pipelines.report.facts import Agreement, engines_of, gather, paid_of
+from pipelines.output import Output
+from pipelines.report import write_report
+from pipelines.report.facts import Agreement, engines_of, gather, paid_of, read_ledger
 from pipelines.shards import all_shards, write_shard
 from schemas import AgentVote, Critique, Estimate, Node, Panel, PathAlone, PathPair, Tree, Verified
+from tests.hostile.test_pages import books, plan_of
 from tests.pipelines.made_records import make
 
 OVERRIDES = ["engine=scripted", "problems=simulated", "panel=blind"]
@@ -66,7 +71,30 @@ def test_values_positions_lengths_and_labels_are_counted(out):
     assert (facts.lengths_rejected[1], sum(facts.lengths_rejected)) == (1, 1)
     assert facts.labels == {"wrong kept": 1, "wrong rejected": 1, "right kept": 1}
     assert (facts.wrong_paths, facts.right_paths) == (1, 1)
-    assert (facts.tokens, facts.cost) == (0, None)
+    assert (facts.tokens, facts.cost, facts.kept) == (0, None, 2)
+
+
+def test_kept_critiques_are_those_that_passed_however_many_rows_sft_has(out):
+    """With `export.feedback=both_marked` the rejected one is a row of `sft` too."""
+    paid = {"prompt_tokens": 300_000, "completion_tokens": 100_000}
+    (out / "run.json").write_text(json.dumps({"paid": {"ExpandTrees": paid}}), encoding="utf-8")
+    plan = plan_of("m")
+    plan = msgspec.structs.replace(plan, settings=compose([*OVERRIDES, PRICES]))
+    books_of_all = msgspec.structs.replace(books(), rows=books().rows | {"sft": 3})
+    write_report(Output(str(out)), plan, books_of_all)
+    header = (out / "report.html").read_text(encoding="utf-8").partition("</header>")[0]
+    assert "1 problem, 2 kept critiques</h1>" in header
+    assert "rows of <code>sft</code>: 3</dt>" in header
+    # 400,000 tokens, and 0.3 + 1.0 at 1 and 10 a million, over two.
+    assert "<dt>tokens a kept critique</dt><dd>200,000</dd>" in header
+    assert "<dt>money a kept critique</dt><dd>0.65</dd>" in header
+
+
+def test_what_was_paid_is_in_the_order_of_the_funnel(tmp_path):
+    stages = [{"stage": name} for name in ("ReadProblems", "SiftProblems", "ExpandTrees", "AggregateCritiques")]
+    paid = {name: {} for name in ("Another", "AggregateCritiques", "ExpandTrees", "SiftProblems")}
+    (tmp_path / "run.json").write_text(json.dumps({"stages": stages, "paid": paid}), encoding="utf-8")
+    assert list(read_ledger(tmp_path)) == ["SiftProblems", "ExpandTrees", "AggregateCritiques", "Another"]
 
 
 def test_critics_are_compared_with_the_rollouts_and_with_each_other(out):

@@ -16,12 +16,15 @@ from pipelines.output import Output
 from pipelines.report import browse as browsing
 from pipelines.report import charts, page, write_report
 from pipelines.report.browse import Browse, browse, choose, shown, tree_of
+from pipelines.report.facts import Facts
 from pipelines.shards import all_shards, shard_of, write_shard
 from schemas import Estimate, Node, PathPair, Rejection, Tree
 from schemas.arrow import to_row
 from tests.annotators.annotated import pair, problem
 from tests.hostile.test_pages import books, plan_of
 from tests.pipelines.made_records import make
+
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 def tree(name, texts=("s",)):
@@ -170,9 +173,35 @@ def test_a_drawing_has_the_pages_colours_and_nothing_to_load():
     assert ("fill", "var(--rejected)") in attributes
     assert not [name for name, _ in attributes if name in ("style", "font-family")]
     assert not [value for _, value in attributes if "http" in value]
-    texts = ["".join(element.itertext()).strip() for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    texts = ["".join(element.itertext()).strip() for element in root.iter(f"{SVG}text")]
     assert "2 of 3" in texts
     assert any("<b>&x" in text for text in texts)
+
+
+@pytest.mark.parametrize("most", [1, 3, 13, 17, 1_250])
+def test_counts_have_no_halves_on_a_chart(most):
+    """13 and 17 are counts that Matplotlib by itself marks at 2.5, 7.5 and 12.5."""
+    facts = Facts(
+        values=(most,) * 10,
+        unsampled=0,
+        located={1: most, 14: 1},
+        named={2: most},
+        lengths_kept=(most,) * 20,
+        lengths_rejected=(0,) * 20,
+        labels={"right kept": 1, "wrong kept": most},
+        wrong_paths=0,
+        right_paths=0,
+        agents=(),
+        agreements=(),
+        paid=(),
+    )
+    stage = StageCount(stage="A", element="x", entered=most, kept=most, rejected=0, failed=0, reasons={})
+    drawings = [charts.positions(facts), charts.lengths(facts), charts.labels(facts)]
+    for svg in (*drawings, charts.funnel([stage]), charts.reasons({"x": most})):
+        texts = ["".join(text.itertext()).strip() for text in ElementTree.fromstring(svg).iter(f"{SVG}text")]
+        ticks = [text for text in texts if re.fullmatch(r"[\d,.]+", text)]
+        assert len(ticks) > 1
+        assert not [text for text in ticks if "." in text]
 
 
 def test_names_on_a_chart_are_short_and_no_mathematics():
