@@ -1,5 +1,7 @@
 """Trees, critiques and dialogues in the terminal. Nothing that a run holds is read as markup or obeyed as an escape."""
 
+from collections.abc import Collection
+
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
@@ -15,10 +17,14 @@ _ATTEMPT_CHARS = 600
 _ANSWER_CHARS = 80
 
 
-def heading(text: str, *, is_wanted: bool = False) -> Text:
-    """A line above what it names, one blank line before it; the wanted one is marked."""
+GIVEN = "the id you gave"
+"""What is said beside what a user has asked for."""
+
+
+def heading(text: str, *, mark: str = "") -> Text:
+    """A line above what it names, one blank line before it; `mark` is said beside it."""
     title = Text("\n").append(visible(text), "bold")
-    return title.append("  <- the id you gave", "yellow") if is_wanted else title
+    return title.append(f"  <- {mark}", "yellow") if mark else title
 
 
 def step_name(step: int | None) -> str:
@@ -34,23 +40,36 @@ def _on_a_line(text: str, most: int) -> str:
     return _cut(" ".join(text.split()), most)
 
 
-def draw_tree(tree: Tree, pair: PathPair | None) -> RichTree:
-    """The tree as text: each step with its direct rollouts, the wrong turn marked where it was located."""
+def draw_tree(tree: Tree, *paths: PathPair | None, ends: Collection[int] = ()) -> RichTree:
+    """The tree as text: each step with its direct rollouts, wrong turns marked where they were located.
+
+    Args:
+      tree: what is drawn.
+      paths: those whose wrong turn and right side are marked; of several each turn is said whose it is.
+      ends: nodes in which the solutions of a row end, which are marked too.
+    """
     question = Text("\n").append(visible(tree.problem.question.strip()), "bold")
     picture = RichTree(question.append("  ").append_text(_rate(tree.nodes[0])))
-    turn = pair.node_ids[pair.first_error] if pair else -1
-    right = set(pair.prefix_nodes + pair.right.nodes) if pair else set()
+    pairs = [pair for pair in paths if pair]
+    marks: dict[int, list[str]] = {}
+    for pair in pairs:
+        whose = f" of path {visible(pair.id)}" if len(pairs) > 1 else ""
+        marks.setdefault(pair.node_ids[pair.first_error], []).append(f"the wrong turn{whose}")
+    right = {node for pair in pairs for node in (*pair.prefix_nodes, *pair.right.nodes)}
     branches = {0: picture}
     for i, node in enumerate(tree.nodes):
         if i:
-            branches[i] = branches[node.parent].add(_label(node, is_turn=i == turn, is_right=i in right))
+            label = _label(node, marks.get(i, ()), is_right=i in right)
+            if i in ends:
+                label.append("  <- the row comes of this solution", "yellow")
+            branches[i] = branches[node.parent].add(label)
     return picture
 
 
-def _label(node: Node, *, is_turn: bool, is_right: bool) -> Text:
+def _label(node: Node, turns: Collection[str], *, is_right: bool) -> Text:
     text = visible(" ".join(node.step.split()))
     label = Text()  # Without a style of its own, which what follows would take on.
-    label.append(f"{text}  <- the wrong turn" if is_turn else text, "bold red" if is_turn else "green" * is_right)
+    label.append("".join((text, *(f"  <- {turn}" for turn in turns))), "bold red" if turns else "green" * is_right)
     label.append(" ").append_text(_rate(node))
     if node.outcome:
         words, style = _outcome(node.outcome, node.unscored_reason)

@@ -66,12 +66,17 @@ def _show(console: Console, path: Path, choice: Choice) -> None:
     _print_side_by_side(console, drawn["kept"], drawn["rejected"])
     pairs = {row["id"]: row for row in read_rows(path, "pairs")}
     first = next(iter(pairs.values()), None)
-    of_shown = (pairs.get(item.critique.path_id) for item in (*drawn["kept"], *drawn["rejected"]))
-    pair = next((row for row in of_shown if row), first)
+    shown = [] if choice.tree else [item.critique for item in (*drawn["kept"], *drawn["rejected"])]
+    critique = next((critique for critique in shown if critique.path_id in pairs), None)
+    pair = pairs[critique.path_id] if critique else first
     tree = _find_tree(path, choice.tree or (pair["tree_id"] if pair else ""))
-    marked = {row["tree_id"]: from_row(row, PathPair) for row in pairs.values()}
-    if tree:
-        console.print(draw_tree(tree, marked.get(tree.id)))
+    if tree is None:
+        return
+    title = f"Tree {tree.id}" + (f", of the path that critique {critique.id} is about" if critique else "")
+    console.print(heading(title))
+    # Several critics may speak of several paths of one tree: the turn that is marked is that of the critique above.
+    of_tree = [row for row in pairs.values() if row["tree_id"] == tree.id]
+    console.print(draw_tree(tree, *(from_row(row, PathPair) for row in ([pair] if critique and pair else of_tree))))
 
 
 def draw(path: Path, number: int, seed: int) -> dict[str, list[Verified]]:

@@ -10,7 +10,11 @@ from pipelines.engines.base import Reply, Request, Sample, Usage
 from pipelines.errors import UserError
 
 Rule = Callable[[str, str, int], str]
-"""From (prompt, prefix, seed) to the text of one sample."""
+"""From (prompt, prefix, seed) to the text of one sample. Raises NoReply for a prompt that it has nothing to say to."""
+
+
+class NoReply(ValueError):
+    """A rule has nothing to say to a prompt; says what it expected and what came."""
 
 
 class ScriptedEngine:
@@ -32,6 +36,8 @@ class ScriptedEngine:
     async def complete(self, request: Request) -> Reply:
         """See `Engine.complete`. Texts are cut at stop strings and after `max_tokens`; a token is a word.
 
+        A prompt to which the rule has no reply is refused, as a server refuses one that it cannot read.
+
         Raises:
           UserError: log probabilities are asked for.
         """
@@ -39,10 +45,16 @@ class ScriptedEngine:
             raise UserError("an engine of kind 'scripted' gives no log probabilities; take engine=llama_cpp")
         self.history.append(request)
         indices = range(request.first_sample, request.first_sample + request.num_samples)
-        texts = (self._rule(request.prompt, request.prefix, request.sample_seed(i)) for i in indices)
-        samples = tuple(_sample(_stopped(text, request.sampling.stop), request.sampling.max_tokens) for text in texts)
+        samples = tuple(self._sample(request, request.sample_seed(i)) for i in indices)
         tokens = sum(sample.tokens for sample in samples)
         return Reply(samples=samples, usage=Usage(requests=1, samples=len(samples), completion_tokens=tokens))
+
+    def _sample(self, request: Request, seed: int) -> Sample:
+        try:
+            text = self._rule(request.prompt, request.prefix, seed)
+        except NoReply as error:
+            return Sample(text="", finish="stop", tokens=0, error=f"the rule {self.model} has no reply: {error}")
+        return _sample(_stopped(text, request.sampling.stop), request.sampling.max_tokens)
 
     async def close(self) -> None:
         """Nothing to let go of."""
@@ -81,12 +93,15 @@ def by_ending(replies: Mapping[str, Rule]) -> Rule:
         for ending, reply in replies.items():
             if prompt.rstrip().endswith(ending):
                 return reply(prompt, prefix, seed)
-        raise ValueError(f"no scripted reply for a prompt that ends in {prompt[-80:]!r}; there are {list(replies)}")
+        raise NoReply(
+            f"expected a prompt that ends in one of {', '.join(map(repr, replies))}, got one that ends in "
+            f"{prompt[-80:]!r}"
+        )
 
     return rule
 
 
-_SUM = re.compile(r"Problem:\n(?:.*?)(-?\d+(?: [+-] \d+)+)")
+_SUM = re.compile(r"-?\d+(?: [+-] \d+)+")
 
 
 def arithmetic(prompt: str, prefix: str, seed: int) -> str:
@@ -98,7 +113,12 @@ def arithmetic(prompt: str, prefix: str, seed: int) -> str:
 
 
 def _terms(prompt: str) -> list[int]:
-    return [int(term.replace(" ", "")) for term in re.findall(r"[+-]? ?\d+", _SUM.findall(prompt)[-1])]
+    # The last one: worked examples stand before it.
+    problem = prompt.rpartition("Problem:\n")[2].partition("\n")[0]
+    found = _SUM.search(problem)
+    if not found:
+        raise NoReply(f"expected a problem with a sum such as 'What is 4 + 3 - 2?', got {problem[:80]!r}")
+    return [int(term.replace(" ", "")) for term in re.findall(r"[+-]? ?\d+", found[0])]
 
 
 def _solve(prompt: str, prefix: str, seed: int) -> str:
@@ -154,6 +174,8 @@ def _inject(prompt: str, prefix: str, seed: int) -> str:
     """The step with a sum that is off by one; every fourth time as it was."""
     step = _section(prompt, "Step to change")
     head, equals, result = step.rpartition("= ")
+    if not re.fullmatch(r"-?\d+", result.strip()):
+        raise NoReply(f"expected a step that ends in '= ' and a number, got {step[:80]!r}")
     changed = step if seed % 4 == 0 else f"{head}{equals}{int(result) + 1}"
     return changed.removeprefix(prefix) + "\n"
 

@@ -34,6 +34,10 @@ BASELINES: dict[str, Callable[[Path], int | None]] = {
 """Critics that read nothing, and the step that each names as the first wrong one, from 0."""
 
 
+NO_GOLD = "no_gold_answer"
+"""Why a solution is not refined, and why whoever is to see the gold answer is not asked."""
+
+
 class Unread(Record):
     """No critique, and why: what the critic wrote is none, or it could not be asked."""
 
@@ -64,7 +68,7 @@ class Critic(Record):
         if agent is not None and not is_asked(agent, path):
             return "no_other_solution"
         if agent is not None and agent.view == "reference" and not path.problem.answer:
-            return "no_gold_answer"
+            return NO_GOLD
         return ""
 
 

@@ -50,6 +50,8 @@ class Labelled(Record):
     """Whether the label says where a wrong solution goes wrong."""
     first_outcome: Outcome
     """Of the solution's answer."""
+    first_reason: str = ""
+    """Why that is `unscored` where a checker looked at it; empty elsewhere."""
 
     @property
     def has_gold(self) -> bool:

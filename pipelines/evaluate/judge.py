@@ -57,6 +57,7 @@ class Judge:
             for seed in seeds
         ]
         self._refiners = [Refiner(settings.actor, plan.refine, seed) for seed in seeds]
+        self._has_refined = False
         self._solved_beside = _first_of_each_question(task) if task.options.mode == "criticbench" else frozenset()
 
     async def all(self, worker: Worker, done: Callable[[], None]) -> Rows:
@@ -101,6 +102,9 @@ class Judge:
             own = found.check.outcome
             if self._task.solves:
                 current = self._written(item, found)
+        if self._task.is_to_be_checked(item):
+            check = await worker.checkers.check("".join(item.path.steps), item.path.problem)
+            current = msgspec.structs.replace(item, first_outcome=check.outcome, first_reason=check.reason or "")
         rows: list[EvaluatedSolution] = []
         while current is not None and len(rows) < self._task.options.num_rounds:
             row, current = await self._round(worker, file, current, len(rows) + 1)
@@ -153,14 +157,16 @@ class Judge:
             leak = find_leak(found, path) if item.has_gold else ""
             try:
                 if is_refined:
+                    self._has_refined = True
                     refiner = self._refiners[number - 1]
                     arm = await refiner.refine(worker, path, found.text, task.options.samples)
                     seconds, next_item = Seconds.of(arm.checks), self._next(item, arm)
             except EngineError as error:
                 found = failure("VerifyCritiques", found.id, path.problem.id, error)
-        solution = "".join(path.steps) if is_written else ""
         row = row_of(item, file, task.critic.name, found, seconds, leak=leak)
-        return msgspec.structs.replace(row, round=number, solution=solution), next_item
+        if is_written:
+            return msgspec.structs.replace(row, round=number, solution="".join(path.steps)), next_item
+        return msgspec.structs.replace(row, unrefined=task.unrefined(item)), next_item
 
     async def _criticise(self, worker: Worker, item: Labelled, number: int) -> Critique | Unread | Failure:
         critic, path = self._task.critic, item.path
@@ -185,7 +191,7 @@ class Judge:
             sampling = self._asking[0].sampling(agent)
             template = plan.critics[agent.name]
             critic = worker.provenance(template, sampling, plan.settings.seed, engine=agent.engine)
-        if self._task.refined:
+        if self._has_refined or self._task.solves:
             sampling = plan.settings.actor.sampling(refining=True)
             actor = worker.provenance(plan.refine, sampling, plan.settings.seed)
         return critic, actor

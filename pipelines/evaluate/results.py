@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
+import msgspec
+
 from annotators.closed_loop import RoundFigures, figures_by_round
 from annotators.evaluation import Figure, Judged, Summary, average, summarise
 from mcts.answers import Check
@@ -38,7 +40,7 @@ class EvaluatedSolution(Record):
     is_located: bool
     """Whether the label says where a wrong solution goes wrong."""
     first_outcome: Outcome
-    """Of the solution's answer."""
+    """Of the solution's answer: what the input says, or else what the run's checker does."""
     critic: str
     state: Literal["read", "unread", "failed"]
     """`unread`: what the critic wrote is no critique, or it has nothing to go by. `failed`: some model could not be
@@ -66,6 +68,9 @@ class EvaluatedSolution(Record):
     second_answers: tuple[str, ...] = ()
     second_reasons: tuple[str, ...] = ()
     """Why each is unscored; empty for those that are not."""
+    unrefined: str = ""
+    """Why no second solution was to be written: `no_gold_answer`, or why nobody can say whether the first one's answer
+    is right (`unscored` where no checker looked). Empty where they were, and where nobody wants any."""
     own_outcome: Outcome | None = None
     """Of the actor's own solution of the problem; None where it was asked for none, or stands with another solution of
     the same problem."""
@@ -96,6 +101,8 @@ class FileResult(Record):
     """By the names of `annotators.evaluation.FIGURES`; of the first round where there are several."""
     rounds: tuple[RoundFigures, ...] = ()
     """The same by round; none in modes that are not told so."""
+    unrefined: dict[str, int] = msgspec.field(default_factory=dict)
+    """Solutions of which no second one was to be written though they are wanted, by reason."""
 
 
 class Evaluation(Record):
@@ -227,6 +234,7 @@ def result_of(
     summary = summarise([chain[0] for chain in chains.values()], level=LEVEL, interval=interval, seed=seed)
     unread = Counter(row.reason for row in asked if row.state == "unread")
     unscored = Counter(reason for row in asked for reason in row.second_reasons if reason)
+    unrefined = Counter(row.unrefined for row in asked if row.unrefined)
     result = FileResult(
         name=source.name,
         format=source.format,
@@ -240,6 +248,7 @@ def result_of(
         second_unscored=dict(unscored.most_common()),
         figures=summary.figures,
         rounds=figures_by_round(list(chains.values()), level=LEVEL, interval=interval, seed=seed) if by_round else (),
+        unrefined=dict(unrefined.most_common()),
     )
     return result, summary
 

@@ -17,6 +17,7 @@ from annotators.evaluation import Figure
 from pipelines.beside import beside
 from pipelines.dialogue_tables import print_dialogues
 from pipelines.display import say
+from pipelines.evaluate.critics import NO_GOLD
 from pipelines.evaluate.inputs import Source
 from pipelines.evaluate.results import Evaluation, FileResult
 from pipelines.evaluate.runner import FIGURES, ROWS, Result, Watcher
@@ -236,6 +237,15 @@ def _left_out(file: FileResult) -> Sequence[str]:
     if file.second_unscored:
         total = Counter(file.second_unscored).total()
         parts.append(f"{total} second solutions unscored: {_listed(file.second_unscored)}")
+    no_gold = file.unrefined.get(NO_GOLD, 0)
+    if undecided := {reason: count for reason, count in file.unrefined.items() if reason != NO_GOLD}:
+        total = Counter(undecided).total()
+        parts.append(
+            f"{total} of {file.num_evaluated} solutions not refined: nobody says whether their answer is right, and "
+            f"the checker cannot: {_listed(undecided)}"
+        )
+    if no_gold:
+        parts.append(f"{no_gold} of {file.num_evaluated} solutions not refined: their gold answer is not known")
     if file.num_failed:
         parts.append(f"{file.num_failed} failed")
     return parts

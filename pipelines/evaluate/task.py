@@ -14,7 +14,7 @@ from mcts.sources import Searched
 from pipelines.engines import EngineSettings
 from pipelines.errors import UserError
 from pipelines.evaluate.answers import lend_answers
-from pipelines.evaluate.critics import Critic, choose, panel_of
+from pipelines.evaluate.critics import NO_GOLD, Critic, choose, panel_of
 from pipelines.evaluate.inputs import Labelled, Source, one_a_problem, read_sources
 from pipelines.evaluate.results import Mode
 from pipelines.plan import Inputs, Plan, make_plan
@@ -90,23 +90,33 @@ class Task(Record):
         return self.options.mode == "self"
 
     @property
-    def refined(self) -> bool:
-        """Whether any second solution is to be written."""
-        return any(self.is_refined(item) for source in self.sources for item in source.solutions)
+    def may_refine(self) -> bool:
+        """Whether second solutions are to be written, as far as is known before any answer is checked."""
+        return self.options.refine and any(item.has_gold for source in self.sources for item in source.solutions)
 
     def is_refined(self, item: Labelled) -> bool:
         """Whether second solutions are to be written, and can be compared with the first."""
         return self.options.refine and item.has_gold and (self.solves or item.first_outcome != "unscored")
 
+    def is_to_be_checked(self, item: Labelled) -> bool:
+        """Whether nobody says that a solution's answer is right, and whether it is has to be known."""
+        return self.options.refine and item.has_gold and not self.solves and item.first_outcome == "unscored"
+
+    def unrefined(self, item: Labelled) -> str:
+        """Why there is no second solution of one whose answer was checked; empty where one is written, or unwanted."""
+        if not self.options.refine or self.is_refined(item):
+            return ""
+        return (item.first_reason or "unscored") if item.has_gold else NO_GOLD
+
     def unasked(self, item: Labelled) -> str:
         """Why the critic cannot be asked about a solution; empty where it can."""
-        return "no_gold_answer" if self.solves and not item.has_gold else self.critic.unasked(item.path)
+        return NO_GOLD if self.solves and not item.has_gold else self.critic.unasked(item.path)
 
     def engines(self) -> dict[str, EngineSettings]:
         """The models that are asked, by name."""
         settings = self.plan.settings
         known = {"": settings.engine, **settings.engines}
-        asks_actor = self.refined or self.options.mode in ("self", "criticbench")
+        asks_actor = self.may_refine or self.options.mode in ("self", "criticbench")
         names = {agent.engine for agent in self.critic.agents} | ({""} if asks_actor else set())
         return {name: engine for name, engine in known.items() if name in names}
 

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from pipelines.engines.base import Request, Sample, Sampling
-from pipelines.engines.scripted import ScriptedEngine, arithmetic, by_ending, load_rule
+from pipelines.engines.scripted import NoReply, ScriptedEngine, arithmetic, by_ending, load_rule
 
 PROBLEM = "Problem:\nWhat is 4 + 3 - 2?\n\nSolution:\n"
 
@@ -51,8 +51,28 @@ def test_a_rule_by_ending_looks_at_the_end_of_the_prompt():
     rule = by_ending({"Solution:": lambda *_: "solved", "Critique:": lambda *_: "criticised"})
     assert rule("Critique:\n...\nSolution:\n", "", 0) == "solved"
     assert rule("Solution:\n...\nCritique:", "", 0) == "criticised"
-    with pytest.raises(ValueError, match=r"no scripted reply for a prompt that ends in 'What now\?'"):
+    with pytest.raises(NoReply, match=r"ends in one of 'Solution:', 'Critique:', got one that ends in 'What now\?'"):
         rule("What now?", "", 0)
+
+
+def test_a_prompt_that_the_rule_has_no_reply_to_is_refused_with_what_it_expected():
+    engine = ScriptedEngine(arithmetic, "sums")
+    story = "Problem:\nA hen lays 16 eggs.\nHow many in 2 days?\n\nSolution:\n"
+    example = f"{PROBLEM}Step 1: 4 + 3 = 7\nStep 2: 7 - 2 = 5\nAnswer: 5\n\n"
+    _, reply = ask(engine, prompt=example + story, num_samples=2)
+    said = "expected a problem with a sum such as 'What is 4 + 3 - 2?', got 'A hen lays 16 eggs.'"
+    refused = Sample(text="", finish="stop", tokens=0, error=f"the rule sums has no reply: {said}")
+    assert reply.samples == (refused, refused)
+    _, reply = ask(engine, prompt="Problem:\nx\n\nStep to change:\nHence she sells = all\n\nChanged step:\n")
+    assert "expected a step that ends in '= ' and a number, got 'Hence she sells = all'" in reply.samples[0].error
+
+
+def test_what_goes_wrong_in_a_rule_itself_is_no_refusal():
+    def broken(prompt, prefix, seed):
+        raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match="a bug"):
+        ask(ScriptedEngine(broken))
 
 
 def test_arithmetic_goes_on_from_the_prefix_as_written():
