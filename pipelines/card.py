@@ -2,43 +2,14 @@
 
 import jinja2
 
-from annotators.exports import ExportSettings
+from pipelines.card_claims import claims
 from pipelines.card_data import TRAINED_ON, columns, config_yaml, front_matter, in_block, in_code, models, real_rows
-from pipelines.card_paths import paths_said
+from pipelines.card_tables import tables_said
 from pipelines.manifest import Books
 from pipelines.output import Output
 from pipelines.plan import Plan
 from pipelines.shards import table_files
 from schemas.arrow import CONFIGS
-
-_WHAT = {
-    "sft": "verified critiques to imitate: `prompt` and `completion`, or `messages`",
-    "critique_dpo": "a verified critique against a real one that failed: `prompt`, `chosen`, `rejected`",
-    "step_dpo": "a right solution against a wrong one that begins with the same steps: `prompt`, `chosen`, `rejected`",
-    "dpo": "answers with and without a user's feedback, in its scope and outside: `prompt`, `chosen`, `rejected`",
-    "prm": "solutions with one label a step: `prompt`, `completions`, `labels`",
-    "refine": "problem, first answer, critique, second answer, and the outcomes of both",
-    "refine_chat": "first answer, verified critique and right second answer as turns: `prompt`, `completion`",
-    "distill": "from dialogues: problem and the attempt that feedback led to, attempt and feedback; not verified",
-    "rl": "`prompt`, label, first wrong step, rates and rewards: verifiable rewards for critics",
-    "judge": "judgements with known truth: is it right, which of two is better, is it right after a critique",
-    "trees": "every tree, node by node",
-    "pairs": "wrong paths with the right ones that they part from",
-    "alone": "right paths without a partner",
-    "dialogues": "attempts at one problem with feedback between them, and how each ended",
-    "critiques": "every critique that could be read",
-    "panels": "what the critics of a path say together",
-    "verified": "every critique that was tested, with each test",
-    "rejections": "everything that was looked at and found unfit, with its reason",
-    "failures": "everything that could not be looked at",
-}
-
-_RL = {
-    "rollouts": "solutions with their outcomes and the rates of their problems: `prompt`, `solution`, `label`",
-    "problem_pairs": "problems to solve, a hard one and a brittle one in each `pair`: `prompt`, `answer`",
-    "claims": "what critics claim, and the solutions that they claim it of: `prompt`, `completion`, `reward`",
-}
-"""What stands in `rl` where it is not paths to criticise, by `export.rl`."""
 
 _NUM_ROWS = 3
 """Rows that the card shows."""
@@ -50,9 +21,7 @@ _CARD = jinja2.Environment(keep_trailing_newline=True, undefined=jinja2.StrictUn
 
 # {{ title }}
 
-Data to train critics on. wrongturn grew trees of reasoning for {{ problems }} problems with the model {{ actor }};
-where a wrong path leaves a right one, critics explained the turn; and a critique was kept only if second solutions
-written with it came out right more often than with none and than with a placebo.
+{{ claims.summary }}
 
 | config | rows | what |
 |---|---|---|
@@ -60,11 +29,17 @@ written with it came out right more often than with none and than with a placebo
 | `{{ config }}` | {{ rows[config] }} | {{ text }} |
 {% endfor %}
 ```python
-datasets.load_dataset("{{ folder }}", "{{ first }}")
+import datasets
+
+datasets.load_dataset("OWNER/NAME", "{{ first }}")  # from the Hub; or the path of the folder that this file is in
 ```
 
 Splits are by problem: {{ in_both }}. Tables without a row can be streamed (`streaming=True`); `datasets` loads
 nothing in memory that is empty.
+{% if has_images %}
+The problems have images: tables for trainers have a column `images`, which TRL takes as it is. LLaMA-Factory wants
+`<image>` in the texts, which they have not, so that `dataset_info.json` names no table: it would train without them.
+{% endif -%}
 {% if written < num_shards %}
 **Not all of it is here: {{ written }} of {{ num_shards }} shards are written.** What is there is whole for its
 problems.
@@ -100,21 +75,14 @@ Everything that went into a stage and where it ended:
 | {{ cells | join(" | ") }} |
 {% endfor %}
 {% if pair_reasons -%}
-The rejected critiques of `critique_dpo` failed: {{ pair_reasons }}.
+Rejected critiques of `critique_dpo` by the first test that they failed: {{ pair_reasons }}.
 
 {% endif -%}
-**Labels are estimates.** A step's value is estimated from rollouts that begin there, never from the search's visits;
-every row bears the counts (`correct`, `scored`, `unscored`), and what nobody could decide is in no estimate.
+{{ claims.labels }}
 
-- {{ paths.source }} A tree has at most {{ search.max_rollouts }} rollouts. Intervals are at level
-  {{ search.level }}.
-- {{ paths.known }}{{ 'Any other' if paths.known else 'A' }} wrong path's first error is located by a change-point
-  posterior, with at most {{ search.max_probe_rollouts }} rollouts and until one step has probability
-  {{ search.locate_confidence }}; a pair needs
-  {{ pairing.min_confidence }}, and a gap between both sides that is significant at {{ pairing.alpha }} (one-sided).
-- A critique's help is measured with {{ help.rollouts }} to {{ help.max_rollouts }} second solutions for each of three
-  arms (with it, with a placebo, with none), tested at {{ help.alpha }}.
-
+{% for point in claims.how -%}
+- {{ point }}
+{% endfor %}
 **Test sets.** {{ tests }}
 
 Made by wrongturn {{ version }}, config digest `{{ digest }}`, seed {{ seed }}; `run.json` holds each shard's digest.
@@ -127,14 +95,13 @@ Made by wrongturn {{ version }}, config digest `{{ digest }}`, seed {{ seed }}; 
 
 ## Known limits
 
-- First errors {{ paths.unknown }}come from rollouts of the actor, not from people: a step from which this actor never
-  recovers counts as wrong, and an error that it always repairs does not.
-- A solution counts as right where its answer is right and its value holds along its steps. A wrong step that does no
-  harm can be in it.
-- Critiques are written by models. That a critique helps does not make every sentence of it true.
-- What helps this actor need not help another one.
-- Problems that were too easy or too hard for the actor have no pairs: the rows are no random sample of the problems.
+{% for point in claims.limits -%}
+- {{ point }}
+{% endfor -%}
 - {{ licence }}
+{% if not has_language -%}
+- The language is not stated (`card.language`).
+{% endif -%}
 """
 )
 
@@ -159,16 +126,6 @@ def _tests(plan: Plan) -> str:
         f"share {hygiene.max_shared:.0%} of the shorter question's runs of {hygiene.run_words} words with one of them. "
         "They are counted above as `contaminated`."
     )
-
-
-def _what(settings: ExportSettings) -> dict[str, str]:
-    """What is in each table."""
-    what = _WHAT | {"rl": _RL.get(settings.rl, _WHAT["rl"])}
-    if settings.plain_share:
-        what["rl"] += "; and bare problems to solve, `task` says which"
-    if settings.feedback == "both_marked":
-        what["sft"] = "critiques that passed and critiques that failed, each with its mark in the `prompt`"
-    return what
 
 
 def _licence(plan: Plan) -> str:
@@ -207,14 +164,14 @@ def _models(output: Output) -> list[tuple[str | int, ...]]:
 
 def write_card(output: Output, plan: Plan, books: Books) -> None:
     """Writes README.md. Every table has its entry, also where it has no row."""
-    assert _WHAT.keys() == CONFIGS.keys(), _WHAT.keys() ^ CONFIGS.keys()
     settings = plan.settings
+    what = tables_said(settings)
+    assert what.keys() == CONFIGS.keys(), what.keys() ^ CONFIGS.keys()
     card = _CARD.render(
         front_matter=front_matter(output.path, settings.card, books),
         title=_as_title(settings.card.pretty_name),
-        what=_what(settings.export),
+        what={config: what[config] for config in CONFIGS},
         rows=books.rows,
-        folder="{this folder or repository}",
         first=next((config for config in TRAINED_ON if books.rows[config]), TRAINED_ON[0]),
         in_both=_IN_BOTH[settings.hygiene.duplicates],
         written=len({path.name.partition("-")[2] for path in table_files(output.path, "rejections")}),
@@ -224,12 +181,9 @@ def write_card(output: Output, plan: Plan, books: Books) -> None:
         models=_models(output),
         stages=_stages(books),
         pair_reasons=", ".join(f"{in_code(reason)} {count}" for reason, count in books.pair_reasons.items()),
-        problems=books.stages[0].kept,
-        actor=in_code(settings.engine.label),
-        paths=paths_said(settings),
-        search=settings.search,
-        pairing=settings.pairing,
-        help=settings.verify.help,
+        claims=claims(settings, books.stages[0].kept),
+        has_images=plan.images,
+        has_language=bool(settings.card.language),
         tests=_tests(plan),
         licence=_licence(plan),
         version=plan.context.version,

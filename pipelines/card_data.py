@@ -20,7 +20,12 @@ from schemas.arrow import CONFIGS
 TRAINED_ON = ("sft", "critique_dpo", "step_dpo", "dpo", "prm", "refine", "refine_chat", "distill", "rl", "judge")
 """Tables that trainers read, the likeliest first."""
 
-_TAGS = ("wrongturn", "critique", "preference", "process-reward")
+_TAGS = {
+    "critique": ("sft", "critique_dpo", "refine", "critiques"),
+    "preference": ("critique_dpo", "step_dpo", "dpo"),
+    "process-reward": ("prm",),
+}
+"""Words under which the Hub finds the dataset, and the tables one of which must have a row for each."""
 _SIZES = (("n<1K", 10**3), ("1K<n<10K", 10**4), ("10K<n<100K", 10**5), ("100K<n<1M", 10**6), ("1M<n<10M", 10**7))
 _LARGER = "10M<n<100M"
 _MOST_CHARS = 500
@@ -33,12 +38,12 @@ class Model(Record):
     """A model that wrote texts of the dataset."""
 
     role: str
-    """`actor`, or the critic's name."""
+    """`actor`, the critic's name, or `feedback in dialogues`."""
     engine: str
     model: str
     revision: str
     texts: int
-    """Trees or critiques by it."""
+    """Trees, critiques or pieces of feedback by it."""
 
 
 def splits_with_rows(config: str, books: Books) -> list[str]:
@@ -54,11 +59,12 @@ def front_matter(out: Path, settings: CardSettings, books: Books) -> str:
     from huggingface_hub import DatasetCardData
 
     first = next((config for config in TRAINED_ON if books.rows[config]), "")
+    tags = [tag for tag, tables in _TAGS.items() if any(books.rows[table] for table in tables)]
     data = DatasetCardData(
         pretty_name=settings.pretty_name,
         license=settings.license,
-        language=list(settings.language),
-        tags=list(dict.fromkeys((*_TAGS, *settings.tags))),
+        language=list(settings.language) or None,
+        tags=list(dict.fromkeys(("wrongturn", *tags, *settings.tags))),
         task_categories=["text-generation"],
         size_categories=[next((name for name, end in _SIZES if sum(books.rows.values()) < end), _LARGER)],
         configs=[_config(config, books, is_first=config == first) for config in CONFIGS],
@@ -139,12 +145,16 @@ def _cut(value: Any) -> Any:
 
 
 def models(out: Path) -> list[Model]:
-    """The models that trees and critiques bear the names of, with the revisions that their engines reported."""
+    """The models that trees, critiques and feedback bear the names of, with the revisions that engines reported."""
     found: Counter[tuple[str, str, str, str]] = Counter()
     for table, columns in (("trees", ["provenance"]), ("critiques", ["provenance", "agent"])):
         for row in read_rows(out, table, columns):
             by = row["provenance"]
             found[row.get("agent", "actor"), by["engine"], by["model"], by["revision"]] += 1
+    for row in read_rows(out, "dialogues", ["turns"]):
+        for by in (turn["feedback"]["provenance"] for turn in row["turns"] if turn["feedback"]):
+            if by:
+                found["feedback in dialogues", by["engine"], by["model"], by["revision"]] += 1
     return [
         Model(role=role, engine=engine, model=model, revision=revision, texts=texts)
         for (role, engine, model, revision), texts in sorted(found.items(), key=lambda by: (by[0][0] != "actor", by[0]))

@@ -6,12 +6,12 @@ run itself is one. A `file_name` would load both splits of a table as one.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pipelines.manifest import Books
 from pipelines.output import Output
-from pipelines.shards import SPLITS
+from pipelines.shards import SPLITS, table_schema
 
 DATASET_INFO = "dataset_info.json"
 
@@ -35,18 +35,17 @@ _COLUMNS: dict[str, dict[str, str]] = {
 }
 
 
-def dataset_info(rows_by_split: Mapping[str, int], repository: str = "") -> dict[str, dict[str, Any]]:
+def dataset_info(rows_by_split: Mapping[str, int], pictured: Collection[str] = ()) -> dict[str, dict[str, Any]]:
     """An entry for each split with rows of each table that LLaMA-Factory trains on.
 
     Args:
       rows_by_split: rows by `table/split`; a split without rows cannot be loaded and has no entry.
-      repository: dataset repository on the Hugging Face Hub to load from; empty loads from the folder that the file is
-        in.
+      pictured: tables whose rows have images, which get no entry. It wants an `<image>` in the text for each of a row's
+        images, which no text here has; without it, it would train on the words alone.
     """
-    place = {"hf_hub_url": repository} if repository else {"script_url": "."}
     return {
         f"wrongturn_{config}" + ("" if split == SPLITS[0] else f"_{split}"): {
-            **place,
+            "script_url": ".",
             "subset": config,
             "split": split,
             "formatting": "sharegpt",
@@ -56,10 +55,11 @@ def dataset_info(rows_by_split: Mapping[str, int], repository: str = "") -> dict
         }
         for config, columns in _COLUMNS.items()
         for split in SPLITS
-        if rows_by_split.get(f"{config}/{split}")
+        if config not in pictured and rows_by_split.get(f"{config}/{split}")
     }
 
 
 def write_dataset_info(output: Output, books: Books) -> None:
     """Writes dataset_info.json."""
-    output.write(DATASET_INFO, json.dumps(dataset_info(books.rows_by_split), indent=2) + "\n")
+    pictured = [config for config in _COLUMNS if "images" in table_schema(output.path, config).names]
+    output.write(DATASET_INFO, json.dumps(dataset_info(books.rows_by_split, pictured), indent=2) + "\n")

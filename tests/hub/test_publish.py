@@ -122,7 +122,18 @@ def test_a_dry_run_lists_files_and_the_card_and_asks_nobody(hub, out, monkeypatc
     assert f"org/name (private, revision main): {len(files)} files, " in said
     assert all(f"  {name}\n" in said for name in files)
     assert "card: license: cc-by-4.0\n" in said
+    assert "card: language: not stated (card.language)\n" in said
     assert "journal" not in said
+
+
+def test_a_dry_run_says_that_no_licence_is_stated_and_which_languages_are(out):
+    card = (out / "README.md").read_text()
+    stated = card.replace("license: cc-by-4.0\n", "license: unknown\nlanguage:\n- en\n- de\n", 1)
+    assert stated != card
+    (out / "README.md").write_text(stated)
+    said = send(out, dry_run=True)
+    assert "card: license: not stated (card.license)\n" in said
+    assert "card: language: en, de\n" in said
 
 
 def test_public_and_another_branch_only_when_that_is_said(hub, out):

@@ -9,6 +9,7 @@ from annotators.scoping import dpo_row
 from pipelines.llama_factory import dataset_info, write_dataset_info
 from pipelines.manifest import Books
 from pipelines.output import Output
+from pipelines.shards import Shard, write_shard
 from schemas import Record
 from schemas.arrow import CONFIGS, arrow_schema, to_row
 from tests.annotators.made_dialogues import every_dialogue_row
@@ -53,17 +54,28 @@ def test_a_split_without_rows_has_no_entry():
     assert list(dataset_info(rows)) == ["wrongturn_sft"]
 
 
-def test_the_folder_of_the_file_is_loaded_or_the_repository_that_is_named():
+def test_the_folder_of_the_file_is_loaded():
     assert {entry["script_url"] for entry in FULL.values()} == {"."}
-    (entry,) = dataset_info({"sft/train": 1}, "someone/critiques").values()
-    assert entry["hf_hub_url"] == "someone/critiques"
-    assert "script_url" not in entry
+
+
+def test_a_table_with_images_has_no_entry():
+    """Texts have no `<image>` for them, so that it would be trained on as if there were none."""
+    rows = {"sft/train": 1, "judge/train": 1}
+    assert list(dataset_info(rows, ["sft"])) == ["wrongturn_judge"]
+
+
+@pytest.mark.parametrize(("images", "listed"), [(None, ["wrongturn_sft"]), ({}, [])])
+def test_whether_tables_have_images_is_read_off_their_files(tmp_path, images, listed):
+    write_shard(tmp_path, Shard(config="sft", split="train", index=0, num_shards=1), [], images)
+    books = Books(stages=(), rows={"sft": 2}, rows_by_split={"sft/train": 2}, pair_reasons={})
+    write_dataset_info(Output(str(tmp_path)), books)
+    assert list(json.loads((tmp_path / "dataset_info.json").read_text())) == listed
 
 
 @entries
 def test_every_key_is_one_that_the_parser_knows(entry):
     assert entry["formatting"] == "sharegpt"
-    assert entry.keys() <= {"script_url", "hf_hub_url", "formatting", "ranking", "subset", "split", "columns", "tags"}
+    assert entry.keys() <= {"script_url", "formatting", "ranking", "subset", "split", "columns", "tags"}
     assert entry["columns"].keys() <= {"messages", "chosen", "rejected"}
     assert entry["tags"].keys() == {"role_tag", "content_tag", "user_tag", "assistant_tag", "system_tag"}
 
