@@ -4,6 +4,7 @@ The rows themselves are made in `path_rows`, `critique_rows` and `judge_rows`; w
 decided in `shard_rows`. Pure: says what a row is, not where it is written.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -44,8 +45,11 @@ class ExportSettings(Record):
     validation_share: float = 0.1
     """Share of the problems whose rows go to the validation split."""
     correct_per_incorrect: float | None = None
-    """Most `sft` rows that say rightly that no step is wrong, for each one that finds an error; in every split of a
-    shard. None keeps all."""
+    """Most rows about right solutions for each one about a wrong solution, in every split of a shard: of the verified
+    critiques in `sft`, and of the solutions in `rl` that bear a label, with `rl` `paths` or `rollouts`. None keeps
+    all."""
+    incorrect_per_correct: float | None = None
+    """The reverse: most rows about wrong solutions for each one about a right solution."""
     refine_turns: bool = False
     """Whether `refine_chat` is written: attempt, critique and second attempt as turns of one conversation."""
     feedback: Literal["kept", "both_marked"] = "kept"
@@ -85,10 +89,9 @@ class ExportSettings(Record):
         for name in ("level", "difficulty_rate"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
-        if self.correct_per_incorrect is not None and self.correct_per_incorrect < 0:
-            raise ValueError(f"correct_per_incorrect must not be below 0, got {self.correct_per_incorrect}")
         if self.max_length_ratio < 1:
             raise ValueError(f"max_length_ratio must be at least 1, got {self.max_length_ratio}")
+        self._check_balance()
         of_paths = [name for name in ("plain_share", "suggestions") if getattr(self, name)]
         if of_paths and self.rl != "paths":
             name = of_paths[0]
@@ -104,9 +107,24 @@ class ExportSettings(Record):
                 f"got {self.judge_per_problem}"
             )
 
+    def _check_balance(self) -> None:
+        bounds = {name: getattr(self, name) for name in ("correct_per_incorrect", "incorrect_per_correct")}
+        given = {name: most for name, most in bounds.items() if most is not None}
+        for name, most in given.items():
+            if not 0 <= most < math.inf:
+                raise ValueError(f"{name} must be a number of at least 0, got {most}")
+        if len(given) == 2 and math.prod(given.values()) < 1:
+            raise ValueError(
+                f"{' times '.join(given)} must be at least 1, or only a table without rows can satisfy both; got "
+                f"{' and '.join(map(str, given.values()))}; give one of them alone, or larger ones"
+            )
+
 
 EXPORT_REJECTIONS = ("balance",)
 """Why a verified critique becomes no `sft` row."""
+
+EXPORT_ROW_REJECTIONS = ("rl_balance", "repeated_path")
+"""Why a row of another table is left out. Such a row is of no verified critique, and counts beside them."""
 
 
 class Context(Record):

@@ -168,16 +168,18 @@ def step_dpo_row(pair: PathPair, context: Context) -> StepDpoRow:
 
 
 def _prm_row(path: Path, branch: Branch, context: Context) -> PrmRow:
-    """The whole solution that ends in `branch`. Estimates of the shared steps are in the tree and stay there."""
+    """The whole solution that ends in `branch`."""
     wrong = path if isinstance(path, PathPair) and branch == path.wrong else None
-    prefix, nodes = (path.prefix, path.prefix_nodes) if isinstance(path, PathPair) else ((), ())
+    prefix, nodes, estimates = (
+        (path.prefix, path.prefix_nodes, path.prefix_estimates) if isinstance(path, PathPair) else ((), (), ())
+    )
     steps = prefix + branch.steps
     return PrmRow(
         id=digest("prm", path.id, steps),
         prompt=path.problem.question,
         completions=tuple(step.strip() for step in steps),
         labels=tuple(wrong is None or i < wrong.first_error for i in range(len(steps))),
-        estimates=(Estimate(),) * len(prefix) + branch.estimates,
+        estimates=estimates + branch.estimates,
         posterior=wrong.posterior if wrong else (),
         origin=path_origin(path, context, node_ids=nodes + branch.nodes),
     )

@@ -10,24 +10,82 @@ import msgspec
 
 from annotators.exports import ExportSettings
 from annotators.path_rows import Rates
-from schemas import JudgeRow, Record, RlRow, SftRow, digest
+from schemas import JudgeRow, PrmRow, Record, Rejection, RlRow, SftRow, digest
 
 Keyed = tuple[str, Record]
 """A row and the key that it is sorted by."""
 
 
-def surplus(rows: Sequence[SftRow], settings: ExportSettings) -> frozenset[str]:
-    """Ids of the rows that a table of verified critiques does without, so that its labels are balanced.
+def left_out(rows: Sequence[Record], settings: ExportSettings) -> tuple[Rejection, ...]:
+    """What becomes of the rows that the others of their table leave no room for: rejections that bear the rows' ids.
 
-    Which rows about right solutions stay depends on their ids alone, never on their order. Marked rejected critiques
-    are no verified ones and do not count.
+    Args:
+      rows: all of a table, split and shard, of one record: `SftRow`, `RlRow` or `PrmRow`.
+      settings: how labels are balanced.
     """
-    if settings.correct_per_incorrect is None:
-        return frozenset()
-    verified = [row for row in rows if row.decision == "kept"]
-    right = _shuffled((row.id for row in verified if row.label == "correct"), "balance")
-    most = int(settings.correct_per_incorrect * (len(verified) - len(right)))
-    return frozenset(right[most:])
+    labelled = [row for row in rows if isinstance(row, SftRow | RlRow)]
+    spare = surplus(labelled, settings)
+    twice = repeats([row for row in rows if isinstance(row, PrmRow)])
+    return (
+        *(
+            _rejection(row, "balance" if isinstance(row, SftRow) else "rl_balance", str(row.label))
+            for row in labelled
+            if row.id in spare
+        ),
+        *(_rejection(row, "repeated_path", f"prm has it as {other}") for row, other in twice),
+    )
+
+
+def _rejection(row: SftRow | RlRow | PrmRow, reason: str, detail: str) -> Rejection:
+    problem_id = row.origin.problem_id
+    return Rejection(stage="WriteShards", key=row.id, problem_id=problem_id, reason=reason, detail=detail)
+
+
+def surplus(rows: Sequence[SftRow | RlRow], settings: ExportSettings) -> frozenset[str]:
+    """Ids of the rows that a table does without, so that its labels are balanced.
+
+    Which rows of a label stay depends on their ids alone, never on their order. Rows that bear no label do not count:
+    of `sft` marked rejected critiques, of `rl` bare problems. Neither do claims: they come in twos, for both sides of
+    one game.
+    """
+    labels = {row.id: row.label for row in rows if _counts(row, settings)}
+    right, wrong = (
+        _shuffled((row_id for row_id, label in labels.items() if label == wanted), "balance")
+        for wanted in ("correct", "incorrect")
+    )
+    stay = (len(right), len(wrong))
+    # What one bound lowers can be too low for the other one, as numbers are rounded down.
+    while (fewer := _bounded(*stay, settings)) != stay:
+        stay = fewer
+    return frozenset(right[stay[0] :] + wrong[stay[1] :])
+
+
+def _bounded(num_right: int, num_wrong: int, settings: ExportSettings) -> tuple[int, int]:
+    num_right = _at_most(num_right, settings.correct_per_incorrect, num_wrong)
+    return num_right, _at_most(num_wrong, settings.incorrect_per_correct, num_right)
+
+
+def _at_most(number: int, most: float | None, num_others: int) -> int:
+    # 0.29 of a hundred are 29: floating point must not make it 28.
+    return number if most is None else min(number, int(most * num_others + 1e-9))
+
+
+def _counts(row: SftRow | RlRow, settings: ExportSettings) -> bool:
+    return row.decision == "kept" if isinstance(row, SftRow) else settings.rl != "claims"
+
+
+def repeats(rows: Sequence[PrmRow]) -> list[tuple[PrmRow, str]]:
+    """Rows whose path stands in a row with a smaller id, and that one's id.
+
+    Pairs of a tree may share their right side.
+    """
+    first: dict[tuple[str, tuple[int, ...]], str] = {}
+    found = []
+    for row in sorted(rows, key=lambda row: row.id):
+        stays = first.setdefault((row.origin.tree_id, row.origin.node_ids), row.id)
+        if stays != row.id:
+            found.append((row, stays))
+    return found
 
 
 def settled(rows: Sequence[Keyed], rates: Iterable[Rates], settings: ExportSettings) -> list[Keyed]:

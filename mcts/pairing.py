@@ -322,6 +322,7 @@ def _pair(tree: Tree, pick: Candidate, rule: PairRule) -> PathPair:
         provenance=tree.provenance,
         prefix=tree.steps(pick.fork),
         prefix_nodes=wrong[:depth],
+        prefix_estimates=tuple(tree.nodes[i].direct for i in wrong[:depth]),
         wrong=_branch(tree, wrong[depth:]),
         right=_branch(tree, right[depth:]),
         divergence=depth,

@@ -15,7 +15,7 @@ from annotators.judge_rows import reflected_rows, tree_judge_rows
 from annotators.path_rows import Rates, path_rows, refinement_rates, tree_rows
 from annotators.rounds import RowKind
 from annotators.scoping import dpo_row
-from annotators.shard_rows import settled, surplus
+from annotators.shard_rows import left_out, settled
 from mcts.estimates import interval
 from pipelines.meter import METER
 from pipelines.shards import Shard, all_shards, shard_of, split_of, write_shard
@@ -32,7 +32,6 @@ from schemas import (
     Record,
     Rejection,
     Scoped,
-    SftRow,
     Stage,
     Tree,
 )
@@ -85,8 +84,7 @@ class WriteShards(beam.PTransform):
             records | f"MakeRows{i}" >> beam.FlatMap(self._rows).with_output_types(tuple[ShardName, Row])
             for i, records in enumerate(flows)
         ]
-        if self.export.correct_per_incorrect is not None:
-            rows = [self._balanced(rows)]
+        rows = [self._sifted(rows)]
         files = (
             flows[0].pipeline
             | "Shards" >> beam.Create(self.shards)
@@ -103,30 +101,35 @@ class WriteShards(beam.PTransform):
             | "WriteShard" >> beam.Map(self._write).with_output_types(str)
         )
 
-    def _balanced(self, rows: Sequence[beam.PCollection[tuple[ShardName, Row]]]) -> Any:
-        """The same rows without surplus ones of `sft`, which become rejections: that needs a shard's rows together."""
-        joined = tuple(rows) | "JoinRows" >> beam.Flatten()
-        others = joined | "Others" >> beam.Filter(lambda row: row[0][0] != "sft")
-        sft = (
-            joined
-            | "Sft" >> beam.Filter(lambda row: row[0][0] == "sft")
-            | "GatherSft" >> beam.GroupByKey()
-            | "Balance" >> beam.FlatMap(self._balance).with_output_types(tuple[ShardName, Row])
-        )
-        return (others, sft) | "JoinBalanced" >> beam.Flatten()
+    def _sifted(self, rows: Sequence[beam.PCollection[tuple[ShardName, Row]]]) -> Any:
+        """The same rows without those that others leave no room for, which become rejections.
 
-    def _balance(self, gathered: tuple[ShardName, Iterable[Row]]) -> Iterator[tuple[ShardName, Row]]:
-        name, rows = gathered[0], dict(gathered[1])
-        decoder = msgspec.msgpack.Decoder(SftRow)
-        decoded = {key: decoder.decode(data) for key, data in rows.items()}
-        spare = surplus(list(decoded.values()), self.export)
-        for key, row in decoded.items():
-            if row.id not in spare:
-                yield name, (key, rows[key])
-                continue
-            problem_id = row.origin.problem_id
-            rejection = Rejection(stage=STAGE, key=row.id, problem_id=problem_id, reason="balance", detail=row.label)
-            yield ("rejections", *name[1:]), (f"{problem_id}/{_row_id(rejection)}", msgspec.msgpack.encode(rejection))
+        That needs a table's rows of a shard together before its rejections are.
+        """
+        bounded = self.export.correct_per_incorrect is not None or self.export.incorrect_per_correct is not None
+        tables = ("prm", "sft", "rl") if bounded else ("prm",)
+
+        def is_looked_at(row: tuple[ShardName, Row]) -> bool:
+            return row[0][0] in tables and not row[1][0].startswith(_RATES_OF)
+
+        joined = tuple(rows) | "JoinRows" >> beam.Flatten()
+        others = joined | "Others" >> beam.Filter(lambda row: not is_looked_at(row))
+        sifted = (
+            joined
+            | "LookedAt" >> beam.Filter(is_looked_at)
+            | "GatherTable" >> beam.GroupByKey()
+            | "Sift" >> beam.FlatMap(self._sift).with_output_types(tuple[ShardName, Row])
+        )
+        return (others, sifted) | "JoinSifted" >> beam.Flatten()
+
+    def _sift(self, gathered: tuple[ShardName, Iterable[Row]]) -> Iterator[tuple[ShardName, Row]]:
+        name, rows = gathered[0], list(gathered[1])
+        decoder = msgspec.msgpack.Decoder(CONFIGS[name[0]])
+        rejections = left_out([decoder.decode(data) for _, data in rows], self.export)
+        spare = {f"{each.problem_id}/{each.key}" for each in rejections}
+        yield from ((name, (key, data)) for key, data in rows if key not in spare)
+        for each in rejections:
+            yield ("rejections", *name[1:]), (f"{each.problem_id}/{_row_id(each)}", msgspec.msgpack.encode(each))
 
     def _rows(self, record: Record) -> Iterator[tuple[ShardName, Row]]:
         for row in exported(record, self.export, self.context, self.loop_rows):

@@ -104,14 +104,14 @@ class StepDpoRow(PreferenceRow):
 
 
 class PrmRow(Record):
-    """A solution with one label a step: True up to the first wrong step."""
+    """A solution with one label a step: True up to the first wrong step. No path of a tree is there twice."""
 
     id: str
     prompt: str
     completions: tuple[str, ...]
     labels: tuple[bool, ...]
     estimates: tuple[Estimate, ...]
-    """Direct rollouts after each step."""
+    """Direct rollouts after each step, as the tree has them; 0 of 0 where none began there."""
     posterior: tuple[float, ...]
     """Probability of being the first wrong step; empty for right paths."""
     origin: Origin

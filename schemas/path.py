@@ -33,6 +33,8 @@ class PathPair(Record, tag=True):
     prefix: tuple[str, ...]
     """Steps that both share; may be empty."""
     prefix_nodes: tuple[int, ...]
+    prefix_estimates: tuple[Estimate, ...]
+    """Direct estimates after each of them."""
     wrong: Branch
     """From the fork to the wrong answer."""
     right: Branch

@@ -44,7 +44,10 @@ def pair(
     right: tuple[str, ...] = ("Step 1: 7 + 8 = 15\n", "Step 2: 15 + 5 = 20\n", "Answer: 20"),
     first_error: int = 0,
 ) -> PathPair:
-    """A wrong path and a right one; the nodes of the shared steps are 1.., of the wrong 100.., of the right 200.."""
+    """A wrong path and a right one; the nodes of the shared steps are 1.., of the wrong 100.., of the right 200..
+
+    After the shared steps 6 of 8 rollouts come out right, after the right ones all and after the wrong ones none.
+    """
     num_steps = len(prefix) + len(wrong)
     return PathPair(
         id=name,
@@ -53,6 +56,7 @@ def pair(
         provenance=provenance(),
         prefix=prefix,
         prefix_nodes=tuple(range(1, 1 + len(prefix))),
+        prefix_estimates=tuple(Estimate(correct=6, scored=8) for _ in prefix),
         wrong=branch(wrong, "19", first_node=100),
         right=branch(right, "20", first_node=200, correct=8),
         divergence=len(prefix),

@@ -67,6 +67,7 @@ def secretive() -> PathPair:
         provenance=provenance("CanaryActor"),
         prefix=("Step 1: CanaryPrefix\n",),
         prefix_nodes=(987655,),
+        prefix_estimates=(Estimate(correct=987650, scored=987669),),
         wrong=leg("Wrong", 987656),
         right=leg("Right", 987658),
         divergence=1,

@@ -65,9 +65,9 @@ def test_prm_labels_hold_up_to_the_first_wrong_step(first_error, labels):
 
 def test_prm_rows_carry_an_estimate_for_each_step_and_none_of_the_other_branch():
     wrong, right = of(PrmRow, from_path(FORKED))
-    nothing, never, always = Estimate(), Estimate(correct=0, scored=8), Estimate(correct=8, scored=8)
-    assert wrong.estimates == (nothing, never, never, never)
-    assert right.estimates == (nothing, always, always)
+    mostly, never, always = (Estimate(correct=right, scored=8) for right in (6, 0, 8))
+    assert wrong.estimates == (mostly, never, never, never)
+    assert right.estimates == (mostly, always, always)
     (lone,) = of(PrmRow, from_path(alone()))
     assert lone.estimates == (always, always, always)
     assert lone.labels == (True, True, True)
@@ -205,6 +205,13 @@ def test_rows_of_older_runs_are_read(record, missing):
         ({"validation_share": -0.1}, "validation_share must lie in 0..1, got -0.1"),
         ({"max_length_ratio": 0.9}, "max_length_ratio must be at least 1, got 0.9"),
         ({"plain_share": 1.0}, "plain_share must lie in 0..1, got 1.0"),
+        ({"correct_per_incorrect": -1.0}, "correct_per_incorrect must be a number of at least 0, got -1.0"),
+        ({"incorrect_per_correct": float("inf")}, "incorrect_per_correct must be a number of at least 0, got inf"),
+        (
+            {"correct_per_incorrect": 0.5, "incorrect_per_correct": 1.5},
+            "correct_per_incorrect times incorrect_per_correct must be at least 1, or only a table without rows can "
+            "satisfy both; got 0.5 and 1.5; give one of them alone, or larger ones",
+        ),
         ({"level": 1.0}, "level must lie between 0 and 1, got 1.0"),
         ({"difficulty_rate": 0.0}, "difficulty_rate must lie between 0 and 1, got 0.0"),
         (

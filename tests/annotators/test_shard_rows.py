@@ -8,12 +8,12 @@ import pytest
 
 import annotators.path_rows
 from annotators.critique_rows import critique_rows
-from annotators.exports import ExportSettings
+from annotators.exports import EXPORT_REJECTIONS, EXPORT_ROW_REJECTIONS, ExportSettings
 from annotators.path_rows import refinement_rates, tree_rows
 from annotators.rewards import TransitionRewards, critique_reward, transition_reward, verdict_reward
-from annotators.shard_rows import settled, surplus
+from annotators.shard_rows import left_out, settled, surplus
 from mcts.estimates import interval
-from schemas import Estimate, Examined, Message, RlRow, SftRow, Tree
+from schemas import Estimate, Examined, Message, PathPair, PrmRow, Record, RlRow, SftRow, Tree
 from tests.annotators.annotated import alone, critique, pair, problem
 from tests.annotators.made_exports import CONTEXT, FORKED, examined, from_path, named, of, tree, verified
 
@@ -240,3 +240,148 @@ def test_marked_rejected_critiques_are_not_balanced():
     spare = surplus(rows, ExportSettings(correct_per_incorrect=1.0))
     assert len(spare) == 2
     assert all(row.label == "correct" and row.decision == "kept" for row in rows if row.id in spare)
+
+
+def labelled(kind: type[Record], **numbers: int) -> list[Record]:
+    """So many rows of each label, as a table has them."""
+    paths = {"correct": alone(), "incorrect": FORKED}
+    rows = []
+    for label, number in numbers.items():
+        if kind is RlRow:
+            (row,) = of(RlRow, from_path(paths[label]))
+        else:
+            said = critique(paths[label], wrong=None if label == "correct" else 1)
+            (row,) = sft_rows(examined(paths[label], verified(said, paths[label])))
+        rows += [msgspec.structs.replace(row, id=f"{label}{i}") for i in range(number)]
+    return rows
+
+
+def stay(rows: list[Record], **settings) -> Counter[str]:
+    """How many rows of each label are not left out."""
+    gone = {rejection.key for rejection in left_out(rows, ExportSettings(**settings))}
+    assert gone == {rejection.key for rejection in left_out(rows[::-1], ExportSettings(**settings))}
+    return Counter(row.label for row in rows if row.id not in gone)
+
+
+@pytest.mark.parametrize("kind", [SftRow, RlRow])
+@pytest.mark.parametrize(
+    ("bounds", "correct", "incorrect"),
+    [
+        ({}, 7, 3),
+        ({"correct_per_incorrect": 1.0}, 3, 3),
+        ({"correct_per_incorrect": 1.5}, 4, 3),
+        ({"correct_per_incorrect": 3.0}, 7, 3),
+        ({"correct_per_incorrect": 0.0}, 0, 3),
+        ({"incorrect_per_correct": 1.0}, 7, 3),
+        ({"incorrect_per_correct": 0.3}, 7, 2),
+        ({"correct_per_incorrect": 1.0, "incorrect_per_correct": 1.0}, 3, 3),
+    ],
+)
+def test_each_label_has_at_most_so_many_rows_for_each_of_the_other(kind, bounds, correct, incorrect):
+    assert stay(labelled(kind, correct=7, incorrect=3), **bounds) == Counter(correct=correct, incorrect=incorrect)
+
+
+def test_the_more_frequent_label_is_cut_whichever_it_is():
+    both = {"correct_per_incorrect": 1.0, "incorrect_per_correct": 1.0}
+    assert stay(labelled(SftRow, correct=2, incorrect=5), **both) == Counter(correct=2, incorrect=2)
+    assert stay(labelled(SftRow, correct=5, incorrect=2), **both) == Counter(correct=2, incorrect=2)
+    assert stay(labelled(SftRow, incorrect=5), **both) == Counter()
+
+
+@pytest.mark.parametrize(
+    ("numbers", "bounds", "correct", "incorrect"),
+    [
+        # A tenth of 19 is 1.9, so one; ten for that one, and not 19.
+        ((10, 19), (0.1, 10.0), 1, 10),
+        # As floating point has it, 0.29 * 100 is below 29.
+        ((40, 100), (0.29, None), 29, 100),
+        # 1.5 for one is one, and one is too much for 0.7 of one.
+        ((10, 1), (1.5, 0.7), 0, 0),
+    ],
+)
+def test_both_bounds_hold_for_what_is_written(numbers, bounds, correct, incorrect):
+    chosen = dict(zip(("correct_per_incorrect", "incorrect_per_correct"), bounds, strict=True))
+    rows = labelled(RlRow, correct=numbers[0], incorrect=numbers[1])
+    assert stay(rows, **chosen) == +Counter(correct=correct, incorrect=incorrect)
+
+
+def test_what_is_too_much_is_rejected_by_the_name_of_its_row():
+    settings = ExportSettings(incorrect_per_correct=1.0)
+    (one,) = left_out(labelled(SftRow, correct=1, incorrect=2), settings)
+    assert (one.stage, one.problem_id, one.reason, one.detail) == ("WriteShards", "q1", "balance", "incorrect")
+    assert one.key in ("incorrect0", "incorrect1")
+    assert one.reason in EXPORT_REJECTIONS
+    (other,) = left_out(labelled(RlRow, correct=1, incorrect=2), settings)
+    assert (other.key, other.reason) == (one.key, "rl_balance")
+    assert other.reason in EXPORT_ROW_REJECTIONS
+
+
+def test_solutions_of_the_actor_are_balanced_and_bare_problems_are_not():
+    grown = tree(("correct", "20"), ("incorrect", "19"), ("incorrect", "18"), ("incorrect", "17"))
+    rows = of_tree(grown, rl="rollouts")
+    assert stay(rows, rl="rollouts", incorrect_per_correct=2.0) == Counter(correct=1, incorrect=2)
+    bare = of_tree(grown, plain_share=0.5)
+    paths = labelled(RlRow, correct=1, incorrect=3)
+    assert stay([*bare, *paths], incorrect_per_correct=2.0) == {None: 1, "correct": 1, "incorrect": 2}
+    assert stay([*bare, *labelled(RlRow, incorrect=3)], incorrect_per_correct=2.0) == {None: 1}
+
+
+def test_claims_are_left_in_twos():
+    assert stay(labelled(RlRow, correct=1, incorrect=3), rl="claims", incorrect_per_correct=1.0)["incorrect"] == 3
+
+
+# Paths that stand in several pairs.
+
+
+def moved(made: PathPair, **changes) -> PathPair:
+    """The same pair with its wrong branch at other nodes."""
+    wrong = msgspec.structs.replace(made.wrong, nodes=tuple(node + 300 for node in made.wrong.nodes))
+    return msgspec.structs.replace(made, wrong=wrong, **changes)
+
+
+LATER = moved(
+    pair(
+        name="pair2",
+        prefix=("Step 1: 7 + 8 = 15\n", "Step 2: 15 + 5 = 20\n"),
+        wrong=("Answer: 21",),
+        right=("Answer: 20",),
+        first_error=2,
+    ),
+    prefix_nodes=(1, 200),
+    prefix_estimates=(Estimate(correct=6, scored=8), Estimate(correct=8, scored=8)),
+)
+"""The right path of `FORKED` as its right side too, which a wrong one leaves at a later fork."""
+LATER = msgspec.structs.replace(LATER, right=msgspec.structs.replace(LATER.right, nodes=(201,)))
+
+
+def prm_rows(*paths) -> list[PrmRow]:
+    return [row for path in paths for row in of(PrmRow, from_path(path))]
+
+
+@pytest.mark.parametrize("other", [LATER, moved(FORKED, id="pair2")], ids=["another fork", "the same fork"])
+def test_a_right_path_of_two_pairs_is_one_row(other):
+    rows = prm_rows(FORKED, other)
+    ends = Counter(row.origin.node_ids for row in rows)
+    assert ends == {(1, 100, 101, 102): 1, (1, 200, 201): 2, other.node_ids: 1}
+    (one,) = left_out(rows, ExportSettings())
+    assert (one.stage, one.problem_id, one.reason) == ("WriteShards", "q1", "repeated_path")
+    assert one.reason in EXPORT_ROW_REJECTIONS
+    first, second = sorted(row.id for row in rows if row.origin.node_ids == (1, 200, 201))
+    assert (one.key, one.detail) == (second, f"prm has it as {first}")
+    assert left_out(rows[::-1], ExportSettings()) == (one,)
+
+
+def test_rows_of_one_path_differ_in_nothing_but_their_names():
+    first, second = (row for row in prm_rows(FORKED, LATER) if row.origin.node_ids == (1, 200, 201))
+    assert msgspec.structs.replace(first, id=second.id) == second
+
+
+def test_like_paths_of_two_trees_are_two_rows():
+    elsewhere = msgspec.structs.replace(FORKED, id="pair2", tree_id="tree2")
+    assert left_out(prm_rows(FORKED, elsewhere), ExportSettings()) == ()
+
+
+def test_three_pairs_of_one_right_path_leave_one_row():
+    third = moved(moved(FORKED, id="pair3"))
+    rows = prm_rows(FORKED, moved(FORKED, id="pair2"), third)
+    assert len(left_out(rows, ExportSettings())) == 2

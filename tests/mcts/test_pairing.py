@@ -58,6 +58,7 @@ def test_a_pair_says_where_it_comes_from_and_what_was_counted():
     assert isinstance(pair, PathPair)
     assert (pair.problem, pair.tree_id, pair.provenance, pair.rule) == (PROBLEM, "t1", PROVENANCE, "deepest_fork")
     assert (pair.prefix, pair.prefix_nodes, pair.divergence) == (("a",), (1,), 1)
+    assert pair.prefix_estimates == (counts(8, 8),)
     assert (pair.wrong.steps, pair.wrong.nodes, pair.wrong.answer) == (("x", "y", "7"), (2, 3, 4), "7")
     assert (pair.right.steps, pair.right.nodes, pair.right.answer) == (("b", "c", "8"), (5, 6, 7), "8")
     assert pair.wrong.estimates == (counts(0, 8), counts(0, 8), Estimate())
