@@ -18,6 +18,8 @@ class Rollout(Record):
     """Why nothing came: this very prefix was refused. Empty for a rollout that came."""
     is_cut: bool = False
     """Whether it ran out of tokens in its answer, which may be another one than it seems: it is unscored."""
+    reasoning: str = ""
+    """What the model thought before it, where that is kept. No part of any step."""
 
 
 class Policy(Protocol):

@@ -42,6 +42,7 @@ class _Bud:
     visits: int = 0
     virtual: int = 0
     value_sum: float = 0.0
+    reasoning: str = ""
 
     @property
     def direct(self) -> Estimate:
@@ -110,6 +111,8 @@ class Growth:
             is_last = i == len(steps) - 1
             current = self._child(current, step, terminal=is_last, cut=is_last and rollout.is_cut)
             self.nodes[current].passes += 1
+            if i == 0 and not self.nodes[current].reasoning:
+                self.nodes[current].reasoning = rollout.reasoning
         self.nodes[node].rollouts.append((current, rollout.tokens))
         return current
 
@@ -192,4 +195,5 @@ class Growth:
             value_sum=bud.value_sum,
             flawed=bud.flawed,
             prior=bud.passes / passes if passes else None,
+            reasoning=bud.reasoning,
         )

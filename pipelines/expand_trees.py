@@ -20,7 +20,7 @@ from pipelines.meter import METER
 from pipelines.settings import ActorSettings
 from pipelines.stage import FAILED, REJECTED, CallModels
 from pipelines.worker import Worker, WorkerSpec
-from schemas import Posed, Problem, Record, Solution, Stage, Template, Tree
+from schemas import Posed, Problem, Record, Solution, Stage, Template, Tree, digest
 
 STAGE: Stage = "ExpandTrees"
 
@@ -67,7 +67,7 @@ class ExpandTrees(beam.PTransform):
             samples = await worker.model.sample(STAGE, request)
             if not prefix and all(sample.error for sample in samples):
                 # Nobody can look at this problem: that is a failure, not a tree without right paths.
-                raise PromptRefused(samples[0].error, attempts=1)
+                raise PromptRefused(samples[0].error, request_digest=digest(request), attempts=1)
             return [_rollout(sample, prefix, problem.domain) for sample in samples]
 
         async def policy(prefix: str, *, num_samples: int, first_sample: int) -> Sequence[Rollout]:
@@ -118,11 +118,19 @@ class ExpandTrees(beam.PTransform):
             request = msgspec.structs.replace(request, first_sample=sample, seed=self.seed)
             (written,) = await worker.model_of(paths.engine if place.how == "edit" else "").sample(STAGE, request)
             is_cut = written.finish == "length"
-            return Rollout(text=written.text, tokens=written.tokens, error=written.error, is_cut=is_cut)
+            return Rollout(
+                text=written.text,
+                tokens=written.tokens,
+                error=written.error,
+                is_cut=is_cut,
+                reasoning=written.reasoning,
+            )
 
         return rewrite
 
 
 def _rollout(sample: Sample, prefix: str, domain: str) -> Rollout:
     is_cut = sample.finish == "length" and is_cut_off(prefix + sample.text, domain)
-    return Rollout(text=sample.text, tokens=sample.tokens, error=sample.error, is_cut=is_cut)
+    return Rollout(
+        text=sample.text, tokens=sample.tokens, error=sample.error, is_cut=is_cut, reasoning=sample.reasoning
+    )

@@ -180,6 +180,7 @@ class HoldDialogues(beam.PTransform):
             answer=check.answer,
             outcome=check.outcome,
             unscored_reason=check.reason,
+            reasoning=sample.reasoning,
         )
 
     async def _feedback(self, worker: Worker, start: _Start, turns: Sequence[Turn]) -> Feedback:

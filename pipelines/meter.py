@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pipelines.engines.base import Usage
 from schemas import Record
 
+REFUSED = "requests refused"
+"""What a stage counts of those whose prompt a server will never answer."""
 REPLAYED = "samples from the journal"
 """What a stage counts of them, beside its elements: workers elsewhere report it as they report those."""
 
@@ -22,7 +24,22 @@ class Reading(Record):
     @property
     def replayed(self) -> int:
         """Samples that came from the journal."""
-        return sum(number for name, number in self.elements.items() if name.endswith(f"/{REPLAYED}"))
+        return self.total(REPLAYED)
+
+    def total(self, outcome: str) -> int:
+        """Of all stages together."""
+        return sum(number for name, number in self.elements.items() if name.endswith(f"/{outcome}"))
+
+
+class Refusals(Record):
+    """Requests whose prompts servers will never answer."""
+
+    requests: int = 0
+    first: str = ""
+    """What a server said of the first one; empty where another machine's worker asked it."""
+
+    def __add__(self, later: "Refusals") -> "Refusals":
+        return Refusals(requests=self.requests + later.requests, first=self.first or later.first)
 
 
 class Meter:
@@ -33,6 +50,8 @@ class Meter:
         self._paid = Usage()
         self._elements: Counter[str] = Counter()
         self._unreported: Counter[str] = Counter()
+        self._refusals_taken = 0
+        self._refusal = ""
 
     def pay(self, stage: str, usage: Usage, replayed: int) -> None:
         """Adds what a request cost, and samples that cost nothing."""
@@ -46,6 +65,20 @@ class Meter:
         with self._lock:
             self._elements[f"{stage}/{outcome}"] += number
             self._unreported[f"{stage}/{outcome}"] += number
+
+    def refuse(self, stage: str, said: str) -> None:
+        """Adds a request that was refused, and what the server said."""
+        self.count(stage, REFUSED)
+        with self._lock:
+            self._refusal = self._refusal or said
+
+    def take_refusals(self) -> Refusals:
+        """Those since this was last asked."""
+        with self._lock:
+            total = Reading(paid=self._paid, elements=dict(self._elements)).total(REFUSED)
+            taken = Refusals(requests=total - self._refusals_taken, first=self._refusal)
+            self._refusals_taken, self._refusal = total, ""
+            return taken
 
     def take_unreported(self) -> Counter[str]:
         """What was counted since this was last asked, for the counters of a cluster's own page."""

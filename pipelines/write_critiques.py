@@ -205,7 +205,7 @@ class WriteCritiques(beam.PTransform):
         critique = write_critique(text, path, agent, source, state, case.first)
         if trouble := misfit(critique, path, agent.until, case.first):
             raise CritiqueError("no_try_fits", trouble)
-        return msgspec.structs.replace(critique, informed=case.crucial is not None)
+        return msgspec.structs.replace(critique, informed=case.crucial is not None, reasoning=sample.reasoning)
 
     async def _correct(self, worker: Worker, path: Path, agent: Agent, critique: Critique) -> Critique:
         """The critique with the solution that its author goes on to from the first wrong step, checked.

@@ -63,6 +63,8 @@ class Critique(Record):
     (`Agent.correct`); empty where it does not."""
     correction_outcome: Literal["correct", "incorrect"] | None = None
     """Whether that answer is right; None without a correction."""
+    reasoning: str = ""
+    """What its author thought before it, where that is kept (`engine.thinking.keep`). Nobody else is shown it."""
 
 
 class JudgedUnit(Record):

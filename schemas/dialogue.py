@@ -30,6 +30,8 @@ class Attempt(Record):
     outcome: Outcome
     unscored_reason: str | None = None
     """Why the outcome is `unscored`; None otherwise."""
+    reasoning: str = ""
+    """What the model thought before it, where that is kept (`engine.thinking.keep`). Nobody is shown it."""
 
 
 class Feedback(Record):

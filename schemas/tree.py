@@ -38,6 +38,9 @@ class Node(Record):
     (`paths=injected`) or that a person labelled (`paths=given`)."""
     prior: float | None = None
     """Probability of the step among its siblings where the policy gave one."""
+    reasoning: str = ""
+    """What the model thought before it wrote this step, of the first rollout that began with it; empty where it thought
+    nothing, or where thoughts are not kept (`engine.thinking.keep`)."""
 
 
 class Edit(Record):

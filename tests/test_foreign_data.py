@@ -450,7 +450,7 @@ def test_a_database_with_more_in_it_than_a_journals_tables_is_refused(tmp_path, 
 def test_a_ledger_with_words_for_numbers_is_refused(tmp_path):
     Journal(tmp_path / "j").close()
     with contextlib.closing(sqlite3.connect(tmp_path / "j")) as connection, connection:
-        connection.execute("INSERT INTO ledger VALUES ('ExpandTrees', 'many', 0, 0, 0, 0)")
+        connection.execute("INSERT INTO ledger VALUES ('ExpandTrees', 'many', 0, 0, 0, 0, 0)")
     with contextlib.closing(Journal(tmp_path / "j")) as journal, pytest.raises(JournalError):
         journal.ledger()
 

@@ -12,6 +12,7 @@ from pipelines.engines.base import (
     Engine,
     EngineError,
     EngineUnavailable,
+    Leave,
     PromptRefused,
     Reply,
     Request,
@@ -97,9 +98,11 @@ def serve(settings: EngineSettings, name: str = "engine", servers: Servers | Non
     urls: tuple[str, ...]
     with ExitStack() as stack:
         match settings:
-            case LlamaCpp():
+            case LlamaCpp(url=""):
                 llama_cpp.find_model(settings.model_path)
-                urls = split_urls(settings.url or stack.enter_context(llama_cpp.serving(settings)))
+                urls = (stack.enter_context(llama_cpp.serving(settings)),)
+            case LlamaCpp():
+                urls = split_urls(settings.url)
             case Simulated():
                 urls = split_urls(settings.url or stack.enter_context(simulated.serving(settings.world)))
             case Scripted():
@@ -130,15 +133,28 @@ def _dialect(settings: EngineSettings, urls: tuple[str, ...]) -> Dialect:
     match settings:
         case LlamaCpp():
             template = llama_cpp.read_chat_template(urls[0]) if settings.style == "templated" else None
-            return Dialect(kind="llama_cpp", style=settings.style, max_choices=settings.slots, template=template)
+            return Dialect(
+                kind="llama_cpp",
+                style=settings.style,
+                max_choices=settings.slots,
+                template=template,
+                thinking=settings.thinking,
+            )
         case Simulated():
-            return Dialect(kind="simulated", style="raw", images=True)
+            return Dialect(kind="simulated", style="raw", images=True, thinking=settings.thinking)
         case Scripted():
             return Dialect(kind="scripted", style="raw")
     kind = "vllm" if isinstance(settings, Vllm) else "sglang" if isinstance(settings, Sglang) else "openai"
     folder = settings.chat_template or settings.model
     template = load_chat_template(folder) if settings.style == "templated" else None
-    return Dialect(kind=kind, style=settings.style, template=template, images=settings.images)
+    return Dialect(
+        kind=kind,
+        style=settings.style,
+        max_choices=settings.max_choices,
+        template=template,
+        images=settings.images,
+        thinking=settings.thinking,
+    )
 
 
 def _limits(settings: EngineSettings) -> Limits:
@@ -147,7 +163,11 @@ def _limits(settings: EngineSettings) -> Limits:
     if not isinstance(settings, Managed) or settings.url or limits.max_attempts == 1:
         return limits
     patience = settings.start_timeout_secs / (limits.max_attempts - 1)
-    return msgspec.structs.replace(limits, max_wait_secs=max(limits.max_wait_secs, patience))
+    return msgspec.structs.replace(
+        limits,
+        max_wait_secs=max(limits.max_wait_secs, patience),
+        overload_secs=max(limits.overload_secs, settings.start_timeout_secs),  # Some say 503 while they load.
+    )
 
 
 @contextmanager
@@ -229,11 +249,11 @@ def _key(name: str) -> str:
     return f"engines.{name}" if name else "engine"
 
 
-def connect(endpoint: Endpoint) -> Engine:
-    """A client of an endpoint; use it from one event loop."""
+def connect(endpoint: Endpoint, leave: Leave | None = None) -> Engine:
+    """A client of an endpoint that sends requests as long as it has leave; use it from one event loop."""
     if endpoint.kind == "scripted":
         return ScriptedEngine(load_rule(endpoint.model), endpoint.model)
-    return HttpEngine(
+    engine = HttpEngine(
         urls=endpoint.urls,
         model=endpoint.model,
         revision=endpoint.revision,
@@ -241,3 +261,5 @@ def connect(endpoint: Endpoint) -> Engine:
         limits=endpoint.limits,
         key_env=endpoint.key_env,
     )
+    engine.leave = leave or engine.leave
+    return engine

@@ -3,6 +3,7 @@
 Knows no HTTP, no server and no prompt.
 """
 
+import math
 from typing import Any, Literal, Protocol
 
 from pipelines.engines.pictures import picture_digest
@@ -94,11 +95,12 @@ class Sample(Record, omit_defaults=True):
     """One continuation."""
 
     text: str
-    """What follows the prefix, without any stop string."""
+    """What follows the prefix, without any stop string and without thoughts."""
     finish: Literal["stop", "length"]
-    """Whether the model ended by itself (or at a stop string), or ran out of tokens."""
+    """Whether the model ended by itself (or at a stop string), or ran out of tokens; `length` too where it ended in the
+    midst of its thoughts."""
     tokens: int
-    """Tokens sampled."""
+    """Tokens sampled, those of thoughts among them."""
     error: str = ""
     """Why there is no text: this very prompt was refused. Empty for a sample that came."""
     logprobs: tuple[float, ...] | None = None
@@ -107,6 +109,10 @@ class Sample(Record, omit_defaults=True):
     entropies: tuple[float, ...] | None = None
     """Entropy in nats at each token that was sampled, over the `top_logprobs` likeliest ones there; None where they
     were not asked for."""
+    reasoning: str = ""
+    """What the model thought before and between what it wrote, where `thinking.keep` is set."""
+    reasoning_tokens: int = 0
+    """Of `tokens`, those of thoughts: as the server says, else by their share of the characters."""
 
 
 class Usage(Record):
@@ -118,6 +124,8 @@ class Usage(Record):
     cached_tokens: int = 0
     """Prompt tokens that the server had in its prefix cache."""
     completion_tokens: int = 0
+    reasoning_tokens: int = 0
+    """Of those, tokens of thoughts."""
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(**{name: getattr(self, name) + getattr(other, name) for name in self.__struct_fields__})
@@ -131,6 +139,28 @@ class Reply(Record):
 
     samples: tuple[Sample, ...]
     usage: Usage
+
+
+class Leave(Protocol):
+    """Whether, and for how long, a request that was let out may still be sent: what is allowed may end meanwhile."""
+
+    @property
+    def seconds_left(self) -> float:
+        """Until nothing may be sent any more; may be infinite."""
+        ...
+
+    def go_on(self) -> None:
+        """Raises whatever is to end the request where it may not be sent, or not again."""
+        ...
+
+
+class Endless:
+    """The leave of those whom nothing ends."""
+
+    seconds_left = math.inf
+
+    def go_on(self) -> None:
+        """Always."""
 
 
 class Engine(Protocol):
@@ -179,8 +209,9 @@ class EngineError(Exception):
 class EngineUnavailable(EngineError):
     """Refused connections, timeouts, 429 and 5xx beyond the retries: the server's trouble, not the prompt's."""
 
-    retry_after: float | None = None
-    """Seconds that the server asked to wait before the next attempt; None where it named none."""
+
+class EngineLost(EngineUnavailable):
+    """No server of the engine is to be expected back: whatever is asked next would fare the same."""
 
 
 class PromptRefused(EngineError):

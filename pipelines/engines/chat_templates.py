@@ -4,13 +4,18 @@ So a half-written answer is continued byte for byte: what the template puts befo
 nothing can come between it and the prefix.
 """
 
+import datetime
 import functools
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
 import jinja2.sandbox
 
 from pipelines.errors import UserError
@@ -27,18 +32,24 @@ class ChatTemplate(Record):
     adds_bos: bool = False
     """Whether the server begins every text with the bos token: the template's own is left out then."""
 
-    def begin(self, prompt: str) -> str:
+    def begin(self, prompt: str, *, enable_thinking: bool | None = None) -> str:
         """A conversation of one user turn, up to where the assistant's answer begins.
+
+        Args:
+          prompt: the user turn.
+          enable_thinking: what templates that ask for it are told; None leaves it undefined.
 
         Raises:
           UserError: the template cannot be filled in with a user turn.
         """
+        told = {} if enable_thinking is None else {"enable_thinking": enable_thinking}
         try:
             text = _compiled(self.source).render(
                 messages=[{"role": "user", "content": prompt}],
                 add_generation_prompt=True,
                 bos_token=self.bos_token,
                 eos_token=self.eos_token,
+                **told,
             )
         except _TROUBLES as error:
             raise UserError(f"cannot fill in the model's chat template ({error}); set engine.style=chat") from error
@@ -49,6 +60,24 @@ _TROUBLES = (jinja2.TemplateError, ArithmeticError, AttributeError, LookupError,
 """What a template can end with, a program of somebody else's as it is."""
 
 
+_DAY = datetime.date(2024, 7, 26)
+"""What `strftime_now` says the date is, for good: a prompt that holds today's would be another one tomorrow, and what
+was asked with it would not be found again. The day is the one that Llama 3's template takes where it is told none."""
+_QUESTION = re.compile(r"\bstrftime_now\b(?!\s*\()")
+"""Names it without calling it: asks whether it is there. Such a template has a day of its own, which it is left."""
+
+
+class _Generation(jinja2.ext.Extension):
+    """The tag by which trainers find the assistant's words, as transformers has it: what it encloses, as it is."""
+
+    tags = {"generation"}  # noqa: RUF012
+
+    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return jinja2.nodes.Scope(body, lineno=line)
+
+
 def _refuse(message: str) -> None:
     """What templates call `raise_exception`."""
     raise jinja2.TemplateError(message)
@@ -56,12 +85,13 @@ def _refuse(message: str) -> None:
 
 @functools.lru_cache(maxsize=16)
 def _compiled(source: str) -> jinja2.Template:
-    # A template is a program of whoever made the model. Blocks are trimmed as transformers does. There is no
-    # `strftime_now`: a prompt that holds today's date would be another one tomorrow.
+    # A template is a program of whoever made the model. Blocks are trimmed as transformers does.
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
     )
     environment.globals["raise_exception"] = _refuse
+    if not _QUESTION.search(source):
+        environment.globals["strftime_now"] = _DAY.strftime
     return environment.from_string(source)
 
 

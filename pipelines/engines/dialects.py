@@ -1,5 +1,6 @@
 """What the servers' APIs differ in: how a request is worded for each, and how its reply is read. No HTTP here."""
 
+import functools
 import itertools
 import json
 import math
@@ -12,6 +13,7 @@ from pipelines.engines.base import BadReply, Reply, Request, Sample, Usage
 from pipelines.engines.chat_templates import ChatTemplate
 from pipelines.engines.pictures import data_url
 from pipelines.engines.promises import Promises, Style, promises_of
+from pipelines.engines.thinking import Thinking, Thought, split_thoughts
 from pipelines.errors import UserError
 from schemas import Record, digest
 
@@ -27,6 +29,7 @@ class Dialect(Record):
     """The model's, for the style `templated`."""
     images: bool = False
     """Whether the model sees images."""
+    thinking: Thinking = Thinking()
 
     @property
     def promises(self) -> Promises:
@@ -41,8 +44,10 @@ class Dialect(Record):
 
     @property
     def manner(self) -> str:
-        """How text is put to the server: part of an engine's identity."""
-        return f"{self.style}:{digest(self.template)[:16]}" if self.style == "templated" else self.style
+        """How text is put to the server and read from it: part of an engine's identity."""
+        style = f"{self.style}:{digest(self.template)[:16]}" if self.style == "templated" else self.style
+        # The default is no part of it: what was asked before there was a choice is found again.
+        return style if self.thinking == Thinking() else f"{style}:{digest(self.thinking)[:16]}"
 
     @property
     def path(self) -> str:
@@ -69,12 +74,12 @@ def word_request(request: Request, dialect: Dialect, model: str) -> dict[str, An
     body: dict[str, Any] = {
         "model": model,
         "n": request.num_samples,
-        "max_tokens": sampling.max_tokens,
+        "max_tokens": sampling.max_tokens + dialect.thinking.extra_tokens,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "seed": request.sample_seed(request.first_sample),
         # A constrained reply ends by itself, and what ends a solution, such as a blank line, may stand inside JSON.
-        "stop": [] if request.json_schema else list(sampling.stop),
+        "stop": [] if request.json_schema or dialect.thinking.extra_tokens else list(sampling.stop),
     }
     wants_logprobs = request.logprobs or request.top_logprobs > 0
     if wants_logprobs and not dialect.promises.gives_logprobs:
@@ -91,12 +96,14 @@ def word_request(request: Request, dialect: Dialect, model: str) -> dict[str, An
     if request.top_logprobs and dialect.style == "chat":
         body["top_logprobs"] = request.top_logprobs
     if dialect.style != "chat":
-        body["prompt"] = _begin(request.prompt, dialect) + request.prefix
+        body["prompt"] = _begin(request, dialect) + request.prefix
     else:
         body["messages"] = [{"role": "user", "content": _content(request)}]
         if request.prefix:
             body["messages"].append({"role": "assistant", "content": request.prefix})
             body |= {"continue_final_message": True, "add_generation_prompt": False}
+        if dialect.thinking.enabled is not None:
+            body["chat_template_kwargs"] = {"enable_thinking": dialect.thinking.enabled}
     if request.json_schema:
         body |= _constrain(request.json_schema, dialect)
     return body
@@ -110,11 +117,28 @@ def _content(request: Request) -> str | list[dict[str, Any]]:
     return [*shown, {"type": "text", "text": request.prompt}]
 
 
-def _begin(prompt: str, dialect: Dialect) -> str:
+def _begin(request: Request, dialect: Dialect) -> str:
+    """The text up to where the answer begins. One that has begun, or has to be JSON, stands behind thoughts."""
     if dialect.style == "raw":
-        return prompt
+        return request.prompt
     assert dialect.template, dialect
-    return dialect.template.begin(prompt)
+    text = dialect.template.begin(request.prompt, enable_thinking=dialect.thinking.enabled)
+    if (request.prefix or request.json_schema) and _opens_thoughts(dialect.template, dialect.thinking):
+        return f"{text.rstrip()}\n\n{dialect.thinking.close_mark}\n\n"
+    return text
+
+
+@functools.lru_cache(maxsize=16)
+def _opens_thoughts(template: ChatTemplate, thinking: Thinking) -> bool:
+    """Whether what a template puts before an answer ends inside of thoughts."""
+    return template.begin("", enable_thinking=thinking.enabled).rstrip().endswith(thinking.open_mark)
+
+
+def _is_thinking(request: Request, dialect: Dialect) -> bool:
+    """Whether what was asked ended inside of thoughts, so that the reply begins there."""
+    if dialect.template is None or request.prefix or request.json_schema:
+        return False
+    return _opens_thoughts(dialect.template, dialect.thinking)
 
 
 _NO_WHITE_SPACE = {"x-guidance": {"whitespace_flexible": False, "item_separator": ",", "key_separator": ":"}}
@@ -140,7 +164,17 @@ def _constrain(json_schema: str, dialect: Dialect) -> dict[str, Any]:
 
 
 class _Message(msgspec.Struct):
+    """`reasoning_content` is SGLang's, llama.cpp's and DeepSeek's name of what vLLM calls `reasoning`."""
+
     content: str | None = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+
+    @property
+    def thoughts(self) -> str:
+        """What the server has told apart; some services give other things by these names."""
+        given = (self.reasoning_content, self.reasoning)
+        return next((each.strip() for each in given if isinstance(each, str) and each.strip()), "")
 
 
 class _Candidate(msgspec.Struct):
@@ -176,10 +210,23 @@ class _Details(msgspec.Struct):
     cached_tokens: _Count | None = None
 
 
+class _CompletionDetails(msgspec.Struct):
+    reasoning_tokens: _Count | None = None
+
+
 class _Usage(msgspec.Struct):
     prompt_tokens: _Count = 0
     completion_tokens: _Count = 0
     prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _CompletionDetails | None = None
+    reasoning_tokens: _Count | None = None
+    """SGLang's place for it."""
+
+    @property
+    def thought(self) -> int:
+        """Tokens of thoughts; 0 where nobody counted them."""
+        details = self.completion_tokens_details or _CompletionDetails()
+        return min(details.reasoning_tokens or self.reasoning_tokens or 0, self.completion_tokens)
 
 
 class _Body(msgspec.Struct):
@@ -201,27 +248,29 @@ def read_reply(body: bytes, request: Request, dialect: Dialect) -> Reply:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadReply(f"expected a completion as JSON, got {body[:200]!r}: {error}") from error
     if len(parsed.choices) != request.num_samples:
-        raise BadReply(f"asked for {request.num_samples} samples, got {len(parsed.choices)} choices")
+        raise BadReply(
+            f"asked for {request.num_samples} samples, got {len(parsed.choices)} choices; of a service that gives "
+            "fewer at a time ask no more with engine.max_choices"
+        )
     usage = parsed.usage or _Usage()
     total = usage.completion_tokens * (1 if dialect.promises.counts_all_choices else request.num_samples)
     choices = sorted(parsed.choices, key=lambda choice: choice.index)
-    texts = []
-    for choice in choices:
-        if choice.finish_reason == "abort":
-            raise BadReply(f"choice {choice.index} was given up by the server")
-        text = choice.message.content if choice.message else choice.text
-        if text is None:
-            raise BadReply(f"choice {choice.index} has neither text nor message content")
-        texts.append(_continuation(text, request, dialect))
+    parts = [_read_choice(choice, request, dialect) for choice in choices]
+    tokens = _shares(total, [len(part.reasoning) + len(part.answer) + 1 for part in parts])
+    thought = [_share(part, count) for part, count in zip(parts, tokens, strict=True)]
+    if usage.thought and any(thought):
+        thought = _shares(usage.thought * total // usage.completion_tokens, [len(part.reasoning) for part in parts])
     samples = tuple(
         Sample(
-            text=text,
-            finish="length" if choice.finish_reason == "length" else "stop",
-            tokens=tokens,
+            text=part.answer,
+            finish="length" if part.is_unfinished else "stop",
+            tokens=count,
             logprobs=_logprobs(choice) if request.logprobs else None,
             entropies=_entropies(choice) if request.top_logprobs else None,
+            reasoning=part.reasoning if dialect.thinking.keep else "",
+            reasoning_tokens=of_thoughts,
         )
-        for choice, text, tokens in zip(choices, texts, _shares(total, [len(text) + 1 for text in texts]), strict=True)
+        for choice, part, count, of_thoughts in zip(choices, parts, tokens, thought, strict=True)
     )
     details = usage.prompt_tokens_details
     return Reply(
@@ -232,8 +281,52 @@ def read_reply(body: bytes, request: Request, dialect: Dialect) -> Reply:
             prompt_tokens=usage.prompt_tokens,
             cached_tokens=(details.cached_tokens or 0) if details else 0,
             completion_tokens=total,
+            reasoning_tokens=sum(thought),
         ),
     )
+
+
+def _read_choice(choice: _Choice, request: Request, dialect: Dialect) -> Thought:
+    """A choice's thoughts and answer: by what the server tells apart, and by the model's marks."""
+    if choice.finish_reason == "abort":
+        raise BadReply(f"choice {choice.index} was given up by the server")
+    told = choice.message.thoughts if choice.message else ""
+    text = choice.message.content if choice.message else choice.text
+    if text is None:
+        if not told:
+            raise BadReply(f"choice {choice.index} has neither text nor message content")
+        return Thought(answer="", reasoning=told, is_unfinished=True)
+    text = _continuation(text, request, dialect)
+    text, json_part = _before_json(text, dialect.thinking) if request.json_schema else (text, "")
+    is_open = _is_thinking(request, dialect)
+    part = split_thoughts(text, dialect.thinking, is_begun=bool(request.prefix), is_open=is_open)
+    answer, is_stopped = part.answer + json_part, False
+    if dialect.thinking.extra_tokens and not request.json_schema:
+        answer, is_stopped = _stopped(answer, request.sampling.stop)
+    return Thought(
+        answer=answer,
+        reasoning="\n\n".join(filter(None, (told, part.reasoning))),
+        is_unfinished=not is_stopped and (part.is_unfinished or choice.finish_reason == "length"),
+    )
+
+
+def _stopped(text: str, stop: Sequence[str]) -> tuple[str, bool]:
+    """A text up to its first stop string, and whether it has one."""
+    end = min((at for at in map(text.find, stop) if at >= 0), default=-1)
+    return (text[:end], True) if end >= 0 else (text, False)
+
+
+def _before_json(text: str, thinking: Thinking) -> tuple[str, str]:
+    """What may hold thoughts, and JSON, whose strings may quote the marks."""
+    if text.lstrip().startswith("{"):
+        return "", text
+    head, mark, rest = text.partition(thinking.close_mark)
+    return head + mark, rest
+
+
+def _share(part: Thought, tokens: int) -> int:
+    """Tokens of a sample that are its thoughts', by their share of its characters."""
+    return round(tokens * len(part.reasoning) / (len(part.reasoning) + len(part.answer) + 1))
 
 
 def _logprobs(choice: _Choice) -> tuple[float, ...]:
@@ -277,7 +370,10 @@ def _shares(total: int, lengths: Sequence[int]) -> list[int]:
 
 
 def _continuation(text: str, request: Request, dialect: Dialect) -> str:
+    if dialect.style != "chat":
+        return text
     # llama.cpp's chat route repeats the begun assistant turn before it goes on; it may be what `openai` reaches, too.
-    if dialect.style == "chat" and dialect.kind in ("llama_cpp", "openai"):
-        return text.removeprefix(request.prefix)
-    return text
+    if dialect.kind in ("llama_cpp", "openai"):
+        text = text.removeprefix(request.prefix)
+    # Some templates trim turns: the line end that the begun one had is then what the model writes first.
+    return text.removeprefix(request.prefix[len(request.prefix.rstrip()) :])

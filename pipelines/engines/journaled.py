@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 from pipelines.budget import Account, Accounts, BudgetSettings
-from pipelines.engines.base import Engine, Request, Sample, Usage
+from pipelines.engines.base import Engine, EngineLost, Request, Sample, Usage
+from pipelines.errors import UserError
 from pipelines.journal import Journal
 from pipelines.meter import METER
 from schemas import as_text, as_written, readable
@@ -26,6 +27,12 @@ _CHARS_PER_TOKEN = 32
 are longer, words have about four characters."""
 _SHORT_CHARS = 10_000
 """Samples up to this length are never cut."""
+
+
+class Outage(UserError):
+    """Nobody is there who could be asked, for longer than a run waits; the same command goes on when somebody is."""
+
+    exit_code = 3
 
 
 class JournaledEngine:
@@ -53,6 +60,7 @@ class JournaledEngine:
         Raises:
           EngineError: a missing sample cannot be had.
           BudgetReached: nothing more may be asked; what is in flight goes on.
+          Outage: no server is to be expected back, of this engine or another; what is in flight goes on.
         """
         request = msgspec.structs.replace(request, prefix=as_text(request.prefix))
         keys = request.keys(self.engine.identity)
@@ -71,6 +79,8 @@ class JournaledEngine:
         changed = sum(sample is not known[key] for sample, key in zip(samples, keys, strict=True))
         if changed:
             METER.count(stage, CHANGED, changed)
+        if lost := sum(sample.reasoning_tokens > 0 and not sample.text for sample in samples):
+            METER.count(stage, ONLY_THOUGHT, lost)
         return samples
 
     async def _look_up(self, stage: str, request: Request, keys: Sequence[str]) -> tuple[_Samples, dict[str, _Asking]]:
@@ -101,11 +111,21 @@ class JournaledEngine:
         try:
             reply = await self.engine.complete(request)
             usage = reply.usage
+        except EngineLost as error:
+            # A run goes on without an element, but not without a model: all that is left would fail, wave after wave.
+            outage = Outage(
+                f"no server answers any more for {self.engine.model}: {error}. When there is one again, the same "
+                "command goes on from here: what was answered is in the journal"
+            )
+            self._account.end(outage)
+            raise outage from error
         finally:
             self._account.back(request, usage)
         samples = dict(zip(keys, reply.samples, strict=True))
         # Remembered as it came, save what cannot be written down: halves of surrogate pairs.
         samples = {key: _encodable(sample) for key, sample in samples.items()}
+        if refused := next((sample.error for sample in samples.values() if sample.error), ""):
+            METER.refuse(stage, refused)
         # A refused prompt is no answer: it is asked again next time.
         answered = {key: sample for key, sample in samples.items() if not sample.error}
         kept = await self._journal.put(stage, answered, reply.usage)
@@ -128,6 +148,9 @@ class JournaledEngine:
 CHANGED = "samples changed"
 """What the meter counts under each stage: samples that `admitted` gave back otherwise than they came."""
 
+ONLY_THOUGHT = "samples of thoughts alone"
+"""Likewise: samples that came to no answer."""
+
 
 def admitted(sample: Sample, request: Request) -> Sample:
     """A sample as a run may use it; the very same one where there is nothing to change.
@@ -136,18 +159,21 @@ def admitted(sample: Sample, request: Request) -> Sample:
     longer than its tokens could be is cut like one that ran out of them. A function of the sample and its request: what
     comes from the journal is treated as on the first day.
     """
-    text = as_written(readable(sample.text))
+    text, reasoning = as_written(readable(sample.text)), as_written(readable(sample.reasoning))
     most = max(_SHORT_CHARS, _CHARS_PER_TOKEN * request.sampling.max_tokens)
     if len(text) > most:
-        return msgspec.structs.replace(sample, text=text[:most], finish="length")
-    return sample if text == sample.text else msgspec.structs.replace(sample, text=text)
+        return msgspec.structs.replace(sample, text=text[:most], reasoning=reasoning, finish="length")
+    if (text, reasoning) == (sample.text, sample.reasoning):
+        return sample
+    return msgspec.structs.replace(sample, text=text, reasoning=reasoning)
 
 
 def _encodable(sample: Sample) -> Sample:
-    if not _SURROGATE.search(sample.text + sample.error):
+    parts = {"text": sample.text, "error": sample.error, "reasoning": sample.reasoning}
+    if not _SURROGATE.search("".join(parts.values())):
         return sample
-    text, error = (_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", part) for part in (sample.text, sample.error))
-    return msgspec.structs.replace(sample, text=text, error=error)
+    clean = {name: _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", part) for name, part in parts.items()}
+    return msgspec.structs.replace(sample, **clean)
 
 
 def _consecutive(indices: Iterable[int], most: int) -> list[range]:

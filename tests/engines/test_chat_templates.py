@@ -59,6 +59,24 @@ def test_a_reply_to_templated_text_can_be_held_to_a_schema_as_on_the_raw_route()
     assert raw["structured_outputs"] == templated["structured_outputs"] == {"json": {"type": "object"}}
 
 
+def test_the_tag_that_trainers_look_for_is_not_seen():
+    # As transformers renders it: what is set inside is not set outside.
+    source = "{% set x = 1 %}{% generation %}{% set x = 2 %}{{ messages[0].content }}{{ x }}{% endgeneration %}{{ x }}"
+    assert template(source=source).begin("Q?") == "Q?21"
+
+
+def test_a_template_that_wants_the_date_is_told_the_same_one_every_day():
+    assert template(source="{{ strftime_now('%d %b %Y') }}: {{ messages[0].content }}").begin("Q") == "26 Jul 2024: Q"
+
+
+@pytest.mark.parametrize(
+    "question", ["{% if strftime_now is defined %}", "{% if strftime_now %}", "{% if not strftime_now is undefined %}"]
+)
+def test_a_template_that_has_a_date_of_its_own_keeps_it(question):
+    source = question + "{{ strftime_now('%Y') }}{% else %}long ago{% endif %}"
+    assert template(source=source).begin("Q") == "long ago"
+
+
 @pytest.mark.parametrize(
     "source",
     [

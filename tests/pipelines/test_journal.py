@@ -50,6 +50,13 @@ def test_puts_at_once_share_few_transactions(journal, path):
     assert 1 <= statements.count("COMMIT") <= 50
 
 
+def test_what_is_committed_is_synced_to_the_disk(journal):
+    """A process that is killed loses nothing either way; a machine that loses its power does below FULL, which is 2."""
+    connection = journal._store._writer
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
 def test_a_put_that_returned_is_seen_by_another_connection(journal, path):
     put(journal, {"a": sample("one")})
     with sqlite3.connect(path) as other:
@@ -101,7 +108,7 @@ def test_another_version_is_refused_and_left_as_it_is(path):
     with pytest.raises(JournalError) as caught:
         Journal(path)
     assert str(caught.value) == (
-        f"the journal {path} was written by version 7 of its layout, this is version 3; "
+        f"the journal {path} was written by version 7 of its layout, this is version 4; "
         "use the wrongturn that wrote it, or name another one with journal=PATH"
     )
     with sqlite3.connect(path) as connection:

@@ -13,7 +13,7 @@ from aiohttp import web
 from pipelines.engines.simulated import certainty
 from pipelines.engines.simulated.accounting import PrefixCache, SlotPlan, Stats
 from pipelines.engines.simulated.faults import FaultPlan
-from pipelines.engines.simulated.prompts import PromptError, parse_prompt
+from pipelines.engines.simulated.prompts import Prompt, PromptError, parse_prompt
 from pipelines.engines.simulated.replies import (
     CHARS_A_PROMPT_TOKEN,
     Reply,
@@ -24,6 +24,8 @@ from pipelines.engines.simulated.replies import (
     simulated_length,
     text_digest,
     tokenize,
+    told_apart,
+    with_thoughts,
 )
 from pipelines.engines.simulated.settings import SimulatedSettings
 from pipelines.engines.simulated.wire import (
@@ -151,10 +153,13 @@ class SimulatedServer:
     def _write(self, wish: Wish, digest: str, seed: int) -> list[Reply]:
         try:
             prompt = look(parse_prompt(wish.text), wish.pictures)
-            texts = [reply_to(prompt, digest, seed + index, self.settings) for index in range(wish.num_choices)]
+            texts = [self._text(prompt, digest, seed + index) for index in range(wish.num_choices)]
         except PromptError as error:
             raise Refusal(400, f"the simulated world cannot read this prompt: {error}") from None
         return [cut(text, wish.stop, wish.max_tokens) for text in texts]
+
+    def _text(self, prompt: Prompt, digest: str, seed: int) -> str:
+        return with_thoughts(reply_to(prompt, digest, seed, self.settings), prompt, digest, seed, self.settings)
 
     async def _finish(self, wish: Wish, digest: str, seed: int, replies: list[Reply], fault: str | None) -> bytes:
         """Holds slots for as long as the samples take, keeps the accounts, and writes the body."""
@@ -174,6 +179,8 @@ class SimulatedServer:
             replies = replies[:-1] if fault == "short" else []
         name = f"{digest[:16]}-{seed}"
         logprobs = [self._log_probabilities(wish, digest, seed + i, reply) for i, reply in enumerate(replies)]
+        if wish.is_chat and settings.thoughts == "told":
+            replies = [told_apart(reply) for reply in replies]
         return write_replies(wish, replies, name=name, model=settings.model, usage=usage, logprobs=logprobs)
 
     def _log_probabilities(self, wish: Wish, digest: str, seed: int, reply: Reply) -> dict[str, Any] | None:

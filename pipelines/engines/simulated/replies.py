@@ -40,6 +40,15 @@ _REPLIES: dict[str, Callable[[Prompt, random.Random, SimulatedSettings], str]] =
 }
 """By task, what is said; solutions, which are gone on with from within, stand apart."""
 
+THOUGHTS = """<think>
+Step 1: is it {number}? Let me see, {{or not}}.
+Answer: {number}
+No, from the beginning.
+</think>
+
+"""
+"""What it thinks before an answer begins: whoever takes it for a part of that finds steps and an answer in it."""
+
 _PIECE = re.compile(r"\s*(?:\w+|[^\w\s]+)|\s+\Z")
 
 
@@ -51,6 +60,8 @@ class Reply(Record):
     """Tokens of the text."""
     finish: str
     """`stop` or `length`."""
+    reasoning: str = ""
+    """Thoughts that are told apart from the text."""
 
 
 def text_digest(text: str, pictures: Sequence[bytes] = ()) -> str:
@@ -123,6 +134,21 @@ def reply_to(prompt: Prompt, digest: str, seed: int, settings: SimulatedSettings
     except ValueError as error:
         raise PromptError(str(error)) from None
     return whole.removeprefix(prompt.prefix)
+
+
+def with_thoughts(text: str, prompt: Prompt, digest: str, seed: int, settings: SimulatedSettings) -> str:
+    """A reply behind what was thought before it, where the world thinks and no answer was begun."""
+    if settings.thoughts == "none" or prompt.prefix.strip():
+        return text
+    return THOUGHTS.format(number=generator("thoughts", digest, seed % NUM_SEEDS).randrange(100)) + text
+
+
+def told_apart(reply: Reply) -> Reply:
+    """A reply whose thoughts stand in a field of their own."""
+    if not reply.text.startswith("<think>"):
+        return reply
+    thoughts, _, text = reply.text.removeprefix("<think>").partition("</think>")
+    return msgspec.structs.replace(reply, text=text.lstrip(), reasoning=thoughts.strip())
 
 
 def cut(text: str, stop: tuple[str, ...], max_tokens: int | None) -> Reply:

@@ -1,6 +1,7 @@
 """What the simulated world is like and how its server behaves: one record, checked when it is made."""
 
 import math
+from typing import Literal
 
 import msgspec
 
@@ -51,6 +52,9 @@ class SimulatedSettings(Record):
     """Probability that a following actor writes a false value that the critique states, instead of computing."""
     memorised: float = 0.0
     """Share of problems that the actor has memorised: its way to the answer is narrow and the same each time."""
+    thoughts: Literal["none", "marked", "told"] = "none"
+    """Whether the model thinks before it begins an answer, thoughts that look like another answer: `marked` between
+    `<think>` and `</think>`, `told` in the field `reasoning_content` of the chat route."""
     harmless_errors: float = 0.2
     """Probability that whoever is to put an error into a step, or is misled by a hint, writes one that holds none."""
 

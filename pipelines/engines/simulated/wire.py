@@ -206,7 +206,7 @@ def write_replies(
         choices = [
             {
                 "index": index,
-                "message": {"role": "assistant", "content": reply.text},
+                "message": _message(reply),
                 "finish_reason": reply.finish,
                 "logprobs": of_tokens,
             }
@@ -227,6 +227,13 @@ def write_replies(
             "usage": usage,
         }
     )
+
+
+def _message(reply: Reply) -> dict[str, str | None]:
+    """An assistant's turn; without content where thoughts did not end, as a reasoning parser has it."""
+    if not reply.reasoning:
+        return {"role": "assistant", "content": reply.text}
+    return {"role": "assistant", "content": reply.text or None, "reasoning_content": reply.reasoning}
 
 
 def write_error(status: int, message: str) -> bytes:
