@@ -69,6 +69,8 @@ SINGLE: dict[str, tuple[str, ...]] = {
 """Settings of the simulated server, by what a fault is called in the table."""
 
 
+_LOST = ("max_failure_share=0.8",)
+"""Where prompts are poison, most trees may fail: each asks some 60, and one of them is enough."""
 _CUT = 34
 """Tokens after which some solutions end in the middle (finish_reason length), some of them in their answer."""
 
@@ -108,7 +110,8 @@ class Trial:
     def faulty(self, fault: str, world: tuple[str, ...], *limits: str) -> Figure:
         """A run against a server with faults."""
         settings = [f"engine.world.{setting}" for setting in world]
-        return self.run(fault, "engine=simulated", *settings, *(f"engine.limits.{limit}" for limit in limits))
+        lost = _LOST if any(setting.startswith("fault_poison") for setting in world) else ()
+        return self.run(fault, "engine=simulated", *settings, *(f"engine.limits.{limit}" for limit in limits), *lost)
 
     def run(self, fault: str, *overrides: str) -> Figure:
         """A run through the command line."""

@@ -253,25 +253,39 @@ def _kills(rounds: Sequence[_Round], wanted: Mapping[str, str]) -> tuple[Kill, .
     return tuple(kills)
 
 
-def choose_points(draws: random.Random, *, num_chains: int, is_quick: bool) -> list[list[Point]]:
-    """Points of each chain: shuffled, the run's books last; every chain has one of them."""
-    ends = [Point(kind=kind, match=f"out/{book}") for book in _BOOKS for kind in ("replacing", "replaced")]
-    if is_quick:
-        return [[*(_at_call(draws, task) for task in ("solve", "refine")), *_in_journal(draws)[:1],
-                 _in_shard(draws, "replaced"), draws.choice(ends)]]  # fmt: skip
-    middle = [_at_call(draws, task) for task in TASKS for _ in range(3)]
-    middle += [point for _ in range(3) for point in _in_journal(draws)]
-    middle += [_in_shard(draws, kind) for kind in ("replacing", "replaced") for _ in range(3)]
+def choose_points(draws: random.Random, *, num_chains: int, times: int, shard_size: int) -> list[list[Point]]:
+    """Points of each chain, shuffled, and one of the run's books as its last.
+
+    Args:
+      draws: where the moments come from.
+      num_chains: among which they are dealt out.
+      times: how often for each task, for commits of the journal and for the renaming of a shard's files.
+      shard_size: problems in a shard, by which it is chosen how many calls of a task are let pass.
+    """
+    middle = [_at_call(draws, task, shard_size) for task in TASKS for _ in range(times)]
+    middle += [point for _ in range(times) for point in _in_journal(draws)]
+    middle += [_in_shard(draws, kind) for kind in ("replacing", "replaced") for _ in range(times)]
     middle += [Point(kind="half_written", nth=draws.randint(1, 10)) for _ in range(2)]
     middle += [Point(kind="replacing", match=_MARK), Point(kind="replaced", match=_MARK)]
     middle += [Point(kind="replaced", match="*/owner.json"), Point(kind="opened")]
     draws.shuffle(middle)
+    ends = _in_books()
     draws.shuffle(ends)
     return [middle[i::num_chains] + ends[i : i + 1] for i in range(num_chains)]
 
 
-def _at_call(draws: random.Random, task: str) -> Point:
-    return Point(kind="calls", match=task, nth=draws.randint(1, 12), delay=draws.uniform(0, 0.05))
+def _quick_points(draws: random.Random, shard_size: int) -> list[Point]:
+    """A handful: two tasks, the journal, a shard, the books."""
+    calls = [_at_call(draws, task, shard_size) for task in ("solve", "refine")]
+    return [*calls, _in_journal(draws)[0], _in_shard(draws, "replaced"), draws.choice(_in_books())]
+
+
+def _in_books() -> list[Point]:
+    return [Point(kind=kind, match=f"out/{book}") for book in _BOOKS for kind in ("replacing", "replaced")]
+
+
+def _at_call(draws: random.Random, task: str, shard_size: int) -> Point:
+    return Point(kind="calls", match=task, nth=draws.randint(1, 2 * shard_size), delay=draws.uniform(0, 0.05))
 
 
 def _in_journal(draws: random.Random) -> list[Point]:
@@ -326,8 +340,11 @@ def main() -> None:
     parser.add_argument("--redis", action="store_true", help="the journal on a Redis server (needs redis-server)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     options = parser.parse_args()
-    points = choose_points(random.Random(options.seed), num_chains=1 if options.quick else 6, is_quick=options.quick)
-    sizes = (4, 2) if options.quick else (24, 6)
+    draws, sizes = random.Random(options.seed), (4, 2) if options.quick else (24, 6)
+    if options.quick:
+        points = [_quick_points(draws, sizes[1])]
+    else:
+        points = choose_points(draws, num_chains=6, times=3, shard_size=sizes[1])
     with _journals() if options.redis else contextlib.nullcontext("") as journals:
         chains = measure(num_problems=sizes[0], shard_size=sizes[1], chains=points, journals=journals)
     print_tables(chains)

@@ -1,11 +1,13 @@
 """What a run may spend, what it has spent, and what each problem has cost.
 
-A budget is looked at before a request is sent. When it is reached nothing more is asked; what is at a server by then
-comes back and is kept, so tokens, money and time may be overspent by what was in flight. Requests never are.
+A budget is looked at before a request is sent, and before it is sent again. When it is reached nothing more is asked;
+what is at a server by then comes back and is kept, so tokens, money and time may be overspent by what was in flight.
+Requests never are.
 """
 
 import contextvars
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -16,6 +18,7 @@ PROBLEM: contextvars.ContextVar[str] = contextvars.ContextVar("problem", default
 """Id of the problem that the running task works for."""
 
 _MILLION = 1_000_000
+_REQUESTS = "budget.max_requests="
 
 
 class Price(Record):
@@ -103,6 +106,7 @@ class Accounts:
         limits = (budget.max_requests, budget.max_tokens, budget.max_seconds, budget.max_cost)
         self._is_limited = any(limit is not None for limit in limits)
         self._in_flight = 0
+        self._end: Exception | None = None
         self.paid: dict[str, Usage] = {}
         """By engine."""
         self.paid_prompt_chars: dict[str, int] = {}
@@ -162,6 +166,10 @@ class Accounts:
         """Lets nothing more out."""
         self.reached = self.reached or why
 
+    def end(self, error: Exception) -> None:
+        """Lets nothing more out: whoever asks is given that error."""
+        self._end = self._end or error
+
     def is_reached(self) -> bool:
         """Whether a limit is reached, now or before."""
         if self._is_limited and not self.reached:
@@ -173,18 +181,43 @@ class Accounts:
 
         Raises:
           BudgetReached: a limit is reached, now or before.
+          Whatever `end` was given.
         """
+        if self._end:
+            raise self._end
         if self.is_reached():
             raise BudgetReached(f"{self.reached} is reached")
         self._in_flight += 1
 
+    @property
+    def seconds_left(self) -> float:
+        """Of `max_seconds`; infinite where it sets no limit."""
+        most = self._budget.max_seconds
+        return math.inf if most is None else max(0.0, most - self.seconds)
+
+    def go_on(self) -> None:
+        """Lets one that is out be sent, or sent again.
+
+        Raises:
+          BudgetReached: time, tokens or money are spent meanwhile. `max_requests` ends none that is out: it is one of
+            them.
+          Whatever `end` was given.
+        """
+        if self._end:
+            raise self._end
+        for limit in (self.reached, self._limit_reached() if self._is_limited else ""):
+            if limit and not limit.startswith(_REQUESTS):
+                self.reached = self.reached or limit
+                raise BudgetReached(f"{limit} is reached")
+
     def _limit_reached(self) -> str:
         budget, total = self._budget, self.total
         spent: tuple[tuple[str, float | None, float], ...] = (
-            ("max_requests", budget.max_requests, total.requests + self._in_flight),
             ("max_tokens", budget.max_tokens, total.prompt_tokens + total.completion_tokens),
             ("max_seconds", budget.max_seconds, self.seconds),
             ("max_cost", budget.max_cost, self.money),
+            # The last, so that `go_on` hears of the others.
+            ("max_requests", budget.max_requests, total.requests + self._in_flight),
         )
         for name, most, now in spent:
             if most is not None and now >= most:
@@ -223,6 +256,19 @@ class Account:
     def admit(self) -> None:
         """See `Accounts.admit`."""
         self._accounts.admit()
+
+    @property
+    def seconds_left(self) -> float:
+        """See `Accounts.seconds_left`."""
+        return self._accounts.seconds_left
+
+    def go_on(self) -> None:
+        """See `Accounts.go_on`."""
+        self._accounts.go_on()
+
+    def end(self, error: Exception) -> None:
+        """See `Accounts.end`: for all engines."""
+        self._accounts.end(error)
 
     def back(self, request: Request, usage: Usage | None) -> None:
         """See `Accounts.back`."""

@@ -15,7 +15,7 @@ from rich.text import Text
 from annotators.rounds import Rounds
 from pipelines.beside import beside
 from pipelines.dry_run import LEVEL, Forecast
-from pipelines.engines.journaled import CHANGED
+from pipelines.engines.journaled import CHANGED, ONLY_THOUGHT
 from pipelines.manifest import Books
 from pipelines.meter import METER, Reading
 from pipelines.plan import Inputs, Plan
@@ -43,7 +43,7 @@ class Display(ServerDisplay, Watcher):
         super().__init__(console)
         self._num_problems = 0
 
-    def planned(self, plan: Plan, inputs: Inputs, journaled: int, unfinished: Sequence[int]) -> None:
+    def planned(self, plan: Plan, inputs: Inputs, journaled: int, unfinished: Sequence[int], num_finished: int) -> None:
         """Says what will be done."""
         self._num_problems = sum(shard in set(unfinished) for shard in plan.shards_of(inputs))
         settings = plan.settings
@@ -61,11 +61,17 @@ class Display(ServerDisplay, Watcher):
             )
         if inputs.unread:
             say(self._console, f"{len(inputs.unread)} rows of the source are no problems; see rejections/")
-        done = plan.num_shards - len(unfinished)
         say(
             self._console,
-            f"{done} of {plan.num_shards} shards are finished already; the journal holds {journaled} samples",
+            f"{num_finished} of {plan.num_shards} shards are finished already; the journal holds {journaled} samples",
         )
+        if settings.target_rows is not None and unfinished and plan.num_shards == 1 < len(inputs.problems):
+            say(
+                self._console,
+                f"target_rows={settings.target_rows} is looked at between shards, and all {len(inputs.problems)} "
+                "problems are in one: all are worked on. A smaller runner.problems_per_shard (now "
+                f"{settings.runner.problems_per_shard}) lets it end sooner",
+            )
 
     def staged(self, job: Staged) -> None:
         """Says where a job lies that nobody has started."""
@@ -85,6 +91,9 @@ class Display(ServerDisplay, Watcher):
         stages: Counter[str] = Counter()
         for counts in failed.values():
             stages.update(counts)
+        if not stages:
+            say(self._console, f"{len(failed)} shards are filled again: they were refused, or not written to the end")
+            return
         listed = ", ".join(f"{stage} {count}" for stage, count in sorted(stages.items()))
         say(
             self._console,
@@ -184,8 +193,7 @@ def print_summary(console: Console, result: Result) -> None:
         say(console, "Rows: " + ", ".join(f"{config} {books.rows[config]}" for config in CONFIGS))
         say(console, f"Shards, card and report: {result.out}")
         say(console, f"Look at it: wrongturn show {result.out}")
-    if changed := sum(n for name, n in METER.read().elements.items() if name.endswith(f"/{CHANGED}")):
-        say(console, f"{changed} samples held what no record may hold and were changed; see docs/hostile-text.md")
+    _print_samples(console, result)
     failed = sum(stage.failed for stage in books.stages)
     if result.budget_reached:
         _print_stop(console, result)
@@ -196,10 +204,51 @@ def print_summary(console: Console, result: Result) -> None:
     if failed:
         say(
             console,
-            f"{failed} elements failed ({result.failure_share:.1%} of all, {result.max_failure_share:.1%} allowed); "
-            "see failures/. The same command tries them again and pays for nothing else; with retry=failed it begins "
-            "nothing new.",
+            f"{failed} elements failed{_worst(result)}; see failures/. The same command tries them again and pays for "
+            "nothing else; with retry=failed it begins nothing new.",
         )
+
+
+def _print_samples(console: Console, result: Result) -> None:
+    """What was wrong with what models sent."""
+    if changed := METER.read().total(CHANGED):
+        say(console, f"{changed} samples held what no record may hold and were changed; see docs/hostile-text.md")
+    if lost := METER.read().total(ONLY_THOUGHT):
+        say(
+            console,
+            f"{lost} samples ended in the midst of their thoughts, without an answer; give them room with "
+            "engine.thinking.extra_tokens, see docs/engines.md",
+        )
+    if result.refused.requests:
+        _print_refusals(console, result)
+    if result.refused_stages:
+        say(
+            console,
+            f"Whatever this start asked for {', '.join(result.refused_stages)} was refused, so that the shards it "
+            "filled are not finished: when the server takes such prompts, the same command asks again.",
+        )
+
+
+def _print_refusals(console: Console, result: Result) -> None:
+    refused = result.refused
+    share = refused.requests / max(result.num_requests, refused.requests)
+    first = f"; the first: {' '.join(refused.first.split())}" if refused.first else ""
+    say(
+        console,
+        f"The server refused {refused.requests} of {result.num_requests} requests ({share:.1%}), and whatever they "
+        f"were for is unscored or missing{first}. Where prompts are too long for it, give it a longer context or lower "
+        "max_tokens (actor, panel.agents); wrongturn doctor with the same settings says what else it refuses.",
+    )
+
+
+def _worst(result: Result) -> str:
+    """How the share came about that is compared with what is allowed."""
+    stage = result.books.worst
+    nothing = "" if stage.kept else " and nothing was kept, which counts as all of them"
+    return (
+        f", the largest share in {stage.stage}: {stage.failed} of {stage.num_tried} {stage.element}{nothing} "
+        f"({stage.failure_share:.1%}, {result.max_failure_share:.1%} allowed)"
+    )
 
 
 def _left(result: Result) -> str:
@@ -230,11 +279,17 @@ def print_forecast(console: Console, forecast: Forecast) -> None:
         say(
             console,
             f"From {forecast.num_sampled} of {forecast.num_problems} problems, of which {forecast.num_failed} elements "
-            "failed. The interval is that of a sum of normal values (Student's t): rough where a few problems cost "
-            "many times more than others. Time is at the pace of the sample.",
+            "failed; their problems are in no figure. The interval is that of a sum of normal values (Student's t): "
+            "rough where a few problems cost many times more than others. Time is at the pace of the sample.",
         )
     if forecast.budget_reached:
         say(console, f"{forecast.budget_reached} is reached before the sample was done.")
+    elif forecast.trouble:
+        say(
+            console,
+            f"{forecast.num_failed} elements of the sample failed, more than max_failure_share allows, so that it "
+            f"tells nothing of the whole. The first: {forecast.trouble}",
+        )
     elif "seconds" not in forecast.amounts:
         say(console, "Time was not measured: most of the sample came from the journal.")
     console.print(

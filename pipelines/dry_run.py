@@ -9,7 +9,6 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -20,12 +19,12 @@ from pipelines.engines import ServerWatcher, serve_all
 from pipelines.journal import Place
 from pipelines.output import Output
 from pipelines.plan import Inputs, Plan, make_plan
-from pipelines.run import fill_shard, read_inputs, site_of, worker_spec
+from pipelines.run import books_of, fill_shard, read_inputs, site_of, vet, worker_spec
 from pipelines.settings import Settings
-from pipelines.shards import num_rows
+from pipelines.shards import read_rows
 from pipelines.site import open_site
 from pipelines.worker import holding
-from schemas import Record, digest
+from schemas import Problem, Record, digest
 
 LEVEL = 0.9
 """Of the intervals."""
@@ -49,7 +48,7 @@ class Forecast(Record):
     num_problems: int
     num_sampled: int
     num_failed: int
-    """Elements of the sample that failed."""
+    """Elements of the sample that failed; their problems are in no amount."""
     amounts: Mapping[str, Amount]
     """By name: `requests`, `prompt_tokens`, `completion_tokens`; `cost` where there are prices; `seconds` where most of
     the sample was not in the journal."""
@@ -57,6 +56,14 @@ class Forecast(Record):
     """What the sample itself was paid, for people."""
     budget_reached: str
     """The setting that stopped the sample; empty where none did. `amounts` is empty then."""
+    trouble: str = ""
+    """What the first failed element failed by, where more failed than `max_failure_share` allows or no problem was
+    spared; else empty. `amounts` is empty where it is not."""
+
+    @property
+    def exit_code(self) -> int:
+        """The command's, as of a run."""
+        return 4 if self.budget_reached else 3 if self.trouble else 0
 
 
 def extrapolate(values: Sequence[float], num_problems: int) -> Amount:
@@ -78,7 +85,7 @@ def extrapolate(values: Sequence[float], num_problems: int) -> Amount:
 def dry_run(
     settings: Settings, announce: Callable[[Plan, int], None], watcher: ServerWatcher | None = None
 ) -> Forecast:
-    """Runs the sample.
+    """Runs the sample where a run could have `settings.out`; makes nothing there but the journal.
 
     Args:
       settings: of the whole run.
@@ -86,26 +93,34 @@ def dry_run(
       watcher: told how servers fare that are started for it.
 
     Raises:
-      UserError: as for `run`.
+      UserError: as for `run`, also where the folder cannot be had.
     """
     inputs = read_inputs(settings)
-    journal = Output(settings.out).journal(settings.journal)
+    whole, out = make_plan(settings, inputs), Output(settings.out)
+    journal = out.journal(settings.journal)
+    out.check(whole.config_digest, replace=settings.replace)
     ordered = sorted(inputs.problems, key=lambda problem: digest("dry_run", settings.seed, problem.id))
     sample = Inputs(problems=tuple(ordered[: settings.dry_run_problems]), unread=(), solutions=inputs.solutions)
     with tempfile.TemporaryDirectory() as folder:
         output = Output(folder)
         plan = make_plan(msgspec.structs.replace(settings, out=folder, journal=str(journal)), sample)
-        announce(make_plan(settings, inputs), len(sample.problems))
+        announce(whole, len(sample.problems))
         with output.claimed(plan.config_digest, replace=False):
             accounts, seconds = _work(plan, sample, output, journal, watcher)
-        failed = sum(num_rows(file) for file in Path(folder).glob("failures/*.parquet"))
+        failures = list(read_rows(output.path, "failures", ["stage", "problem_id", "detail"]))
+        failed = {row["problem_id"] for row in failures}
+        sound = [problem for problem in sample.problems if problem.id not in failed]
+        is_told = not accounts.reached and (
+            bool(sound) and books_of(plan, sample, output).failure_share <= settings.max_failure_share
+        )
     return Forecast(
         num_problems=len(inputs.problems),
         num_sampled=len(sample.problems),
-        num_failed=failed,
-        amounts={} if accounts.reached else _amounts(accounts, settings, inputs, sample, seconds),
+        num_failed=len(failures),
+        amounts=_amounts(accounts, settings, len(inputs.problems), sound, seconds) if is_told else {},
         spent=accounts.spent(),
         budget_reached=accounts.reached,
+        trouble=f"{failures[0]['stage']}: {failures[0]['detail']}" if failures and not is_told else "",
     )
 
 
@@ -113,6 +128,7 @@ def _work(
     plan: Plan, sample: Inputs, output: Output, journal: Place, watcher: ServerWatcher | None
 ) -> tuple[Accounts, float]:
     with serve_all({"": plan.settings.engine, **plan.settings.engines}, watcher=watcher) as endpoints:
+        vet(plan, endpoints, journal)
         spec = worker_spec(plan, endpoints, journal)
         open_site(site_of(plan, output), sample, range(plan.num_shards), plan.num_shards)
         with holding(spec) as worker:
@@ -127,10 +143,10 @@ def _work(
 
 
 def _amounts(
-    accounts: Accounts, settings: Settings, inputs: Inputs, sample: Inputs, seconds: float
+    accounts: Accounts, settings: Settings, num_problems: int, sound: Sequence[Problem], seconds: float
 ) -> dict[str, Amount]:
     assert accounts.costs is not None
-    costs = [accounts.costs.get(problem.id, Cost()) for problem in sample.problems]
+    costs = [accounts.costs.get(problem.id, Cost()) for problem in sound]
     values = {
         "requests": [float(cost.requests) for cost in costs],
         "prompt_tokens": [math.fsum(_prompt_tokens(cost, accounts).values()) for cost in costs],
@@ -145,9 +161,9 @@ def _amounts(
             for cost in costs
         ]
     paid = accounts.total.requests
-    if paid * 2 > sum(values["requests"]):
+    if paid * 2 > sum(cost.requests for cost in accounts.costs.values()):
         values["seconds"] = [number * seconds / paid for number in values["requests"]]
-    return {name: extrapolate(of_problems, len(inputs.problems)) for name, of_problems in values.items()}
+    return {name: extrapolate(of_problems, num_problems) for name, of_problems in values.items()}
 
 
 def _prompt_tokens(cost: Cost, accounts: Accounts) -> dict[str, float]:

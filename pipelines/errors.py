@@ -6,3 +6,6 @@ class UserError(ValueError):
 
     Any other exception is our own bug, and ends the run with its traceback.
     """
+
+    exit_code = 2
+    """The command's."""

@@ -5,8 +5,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from pipelines.output import is_written, mark_of
 from pipelines.plan import Inputs
-from pipelines.shards import ShardError, all_shards, num_rows, read_file, shard_of
+from pipelines.shards import ShardError, all_shards, read_file, shard_of
 
 
 def _files(out: Path, index: int, num_shards: int, config: str = "") -> list[Path]:
@@ -14,25 +15,24 @@ def _files(out: Path, index: int, num_shards: int, config: str = "") -> list[Pat
 
 
 def written_shards(out: Path, num_shards: int) -> tuple[int, ...]:
-    """Shards of which every file is there.
+    """Shards whose files are those of their mark, with failed elements or without.
 
     Side effect: takes away the files of all others. Whoever wrote them was killed halfway, and nothing but a shard as a
     whole adds up; what went into them is in the journal.
     """
     written = []
     for index in range(num_shards):
-        files = _files(out, index, num_shards)
-        if all(file.is_file() for file in files):
+        if is_written(out, index, num_shards):
             written.append(index)
         else:
-            for file in files:
+            for file in _files(out, index, num_shards):
                 if file.is_symlink() or not file.is_dir():
                     file.unlink(missing_ok=True)
     return tuple(written)
 
 
 def failed_elements(out: Path, shards: Iterable[int], num_shards: int) -> dict[int, Mapping[str, int]]:
-    """Failed elements by stage, for each of these shards that has any.
+    """Failed elements by stage, for each of these shards that has any, or had some when it was last whole.
 
     A file that cannot be read tells of none: a shard with such a file is not finished, and is written anew.
     """
@@ -43,14 +43,17 @@ def failed_elements(out: Path, shards: Iterable[int], num_shards: int) -> dict[i
             if file.is_file():
                 with contextlib.suppress(ShardError):
                     stages.update(row["stage"] for row in read_file(file, ["stage"]))
-        if stages:
+        if stages or mark_of(out, index).failed:
             found[index] = stages
     return found
 
 
 def accepted_rows(out: Path, index: int, num_shards: int) -> int:
-    """Rows of `sft` in a shard; 0 where it is not written."""
-    return sum(num_rows(file) for file in _files(out, index, num_shards, "sft") if file.is_file())
+    """Rows of `sft` in a shard whose critique passed; 0 where it is not written."""
+    if not is_written(out, index, num_shards):
+        return 0
+    rows = (row for file in _files(out, index, num_shards, "sft") for row in read_file(file, ["decision"]))
+    return sum(row["decision"] == "kept" for row in rows)
 
 
 def inputs_of(inputs: Inputs, shards: Iterable[int], num_shards: int) -> Inputs:

@@ -4,6 +4,7 @@ import argparse
 import logging
 import math
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -32,11 +33,13 @@ The same command again goes on where a stopped run was. Before and between:
 Problems of test sets are left out, and what is finished goes to the Hub:
   wrongturn run ... hygiene.test_sets=[gsm8k_test.jsonl,math500.jsonl]
   wrongturn publish OUT OWNER/NAME --dry-run
-Exit codes: 0 done, 2 bad input, 3 too many elements failed, 4 a budget is reached, 130 stopped by Ctrl-C, 143 stopped
-by SIGTERM.
+Exit codes: 0 done, 2 bad input, 3 too many elements failed or a server stayed away, 4 a budget is reached, 130 stopped
+by Ctrl-C, 143 stopped by SIGTERM.
 """
 _LOG_ENV = "WRONGTURN_LOG"
 """Level from which everything that is logged is shown, such as INFO."""
+_FROM_BEAM = re.compile(r" \[while running '[^']*'\]")
+"""What Beam adds to the message of whatever is raised in a stage."""
 
 
 class _Screen(logging.StreamHandler[TextIO]):
@@ -80,7 +83,8 @@ def _set_up_logging() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command.
 
-    0 is success, 2 bad input, 3 too many failed elements, 4 budget reached, 130 stopped by Ctrl-C, 143 by SIGTERM.
+    0 is success, 2 bad input, 3 too many failed elements or an outage, 4 budget reached, 130 stopped by Ctrl-C, 143 by
+    SIGTERM.
     """
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
@@ -104,8 +108,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.act(options))
     except UserError as error:
-        console.print(f"[red]wrongturn: {escape(visible(' '.join(str(error).split())))}[/red]", soft_wrap=True)
-        return 2
+        said = _FROM_BEAM.sub("", " ".join(str(error).split()))
+        console.print(f"[red]wrongturn: {escape(visible(said))}[/red]", soft_wrap=True)
+        return error.exit_code
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from here", soft_wrap=True)
         return 128 + (told or [signal.SIGINT])[-1]
@@ -272,7 +277,7 @@ def _run(options: argparse.Namespace) -> int:
     if settings.dry_run:
         forecast = dry_run(settings, display.sampling, display)
         print_forecast(console, forecast)
-        return 4 if forecast.budget_reached else 0
+        return forecast.exit_code
     result = run(settings, display)
     print_summary(console, result)
     display.print_restarts()

@@ -1,5 +1,6 @@
 """The books of a run: what went into each stage and where it ended, counted from what is written."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 from collections import Counter, defaultdict
@@ -9,12 +10,15 @@ from pathlib import Path
 import msgspec
 
 from annotators.dialogue import DIALOGUE_REJECTIONS, DIALOGUE_ROW_REJECTIONS, count_starts
+from annotators.exports import EXPORT_ROW_REJECTIONS
 from annotators.rounds import Loop, NoLoop
 from pipelines.engines.base import Usage
 from pipelines.engines.managed import count_restarts
+from pipelines.meter import METER, Refusals
 from pipelines.output import Output, OutputError
 from pipelines.plan import Plan
 from pipelines.shards import SPLITS, num_rows, read_file, read_rows
+from pipelines.storage import write_whole
 from schemas import Record, Tree
 from schemas.arrow import CONFIGS, from_row
 
@@ -40,6 +44,18 @@ class StageCount(Record):
         """Whether every element ended in exactly one place."""
         return self.entered == self.kept + self.rejected + self.failed
 
+    @property
+    def num_tried(self) -> int:
+        """What failures are a share of. ExpandTrees rejects solutions that came with its problems, and no problem."""
+        return self.entered - (self.rejected if self.stage == "ExpandTrees" else 0)
+
+    @property
+    def failure_share(self) -> float:
+        """Failed elements over all that were tried, 0..1; 1 where nothing was kept and something failed."""
+        if not (self.failed and self.kept):
+            return float(self.failed > 0)
+        return self.failed / max(self.num_tried, 1)
+
 
 class Books(Record):
     """The funnel of a run, and the size of every table."""
@@ -53,10 +69,19 @@ class Books(Record):
     """Why the rejected ones of `critique_dpo` were rejected, by first reason, most frequent first."""
 
     @property
+    def worst(self) -> StageCount:
+        """The stage with the largest share of failed elements; the first of them."""
+        return max(self.stages, key=lambda stage: stage.failure_share)
+
+    @property
     def failure_share(self) -> float:
-        """Failed elements over all that entered a stage, 0..1."""
-        entered = sum(stage.entered for stage in self.stages)
-        return sum(stage.failed for stage in self.stages) / entered if entered else 0.0
+        """That of the worst stage, 0..1: neither rejected rows of the source nor the many critiques hide lost trees."""
+        return self.worst.failure_share if self.stages else 0.0
+
+    @property
+    def num_accepted(self) -> int:
+        """Rows of `sft` whose critique passed."""
+        return sum(stage.kept for stage in self.stages if stage.stage == "WriteShards")
 
 
 class ExtraStages(Record):
@@ -103,8 +128,8 @@ def _num_paired(out: Path) -> int:
 
 
 def _num_left_out(ends: _Ends) -> int:
-    """Rows of dialogues that WriteShards leaves out; they count beside the critiques that it is given."""
-    return sum(ends.reasons[reason] for reason in DIALOGUE_ROW_REJECTIONS)
+    """Rows of no critique that WriteShards leaves out; they count beside the critiques that it is given."""
+    return sum(ends.reasons[reason] for reason in (*DIALOGUE_ROW_REJECTIONS, *EXPORT_ROW_REJECTIONS))
 
 
 def _num_verified(out: Path) -> int:
@@ -190,10 +215,35 @@ def keep_books(
     return Books(stages=stages, rows=rows, rows_by_split=by_split, pair_reasons=dict(reasons.most_common()))
 
 
+_REFUSED = "refused.json"
+
+
+def note_refusals(logs: Path) -> Refusals:
+    """Adds the refused requests that the meter has counted since to those in the folder of logs.
+
+    Called whenever a shard is finished: what it was refused is asked again by nobody, so that the number is that of all
+    starts of the command, whatever becomes of this one.
+
+    Returns:
+      All of them.
+    """
+    path = logs / _REFUSED
+    known = Refusals()
+    if path.is_file() and not path.is_symlink():
+        with contextlib.suppress(msgspec.MsgspecError):  # Somebody else's, or cut: counted anew.
+            known = msgspec.json.decode(path.read_bytes(), type=Refusals)
+    taken = METER.take_refusals()
+    if not taken.requests:
+        return known
+    logs.mkdir(exist_ok=True)
+    write_whole(path, msgspec.json.encode(known + taken))
+    return known + taken
+
+
 def write_manifest(output: Output, plan: Plan, books: Books, ledger: Mapping[str, Usage]) -> None:
     """Writes `run.json`: config, digests, versions, counts that add up, what it paid, and each shard's digest.
 
-    And how often servers of the run's own were started again, in all starts of the command.
+    And how often servers of the run's own were started again, and what servers refused, in all starts of the command.
     """
     config = msgspec.to_builtins(plan.settings)
     del config["out"], config["journal"]  # Where the data and the journal lay is nobody's business who gets the data.
@@ -206,6 +256,7 @@ def write_manifest(output: Output, plan: Plan, books: Books, ledger: Mapping[str
         "critique_dpo_reasons": books.pair_reasons,
         "paid": ledger,
         "server_restarts": count_restarts(output.path / "logs"),
+        "refused": note_refusals(output.path / "logs"),
         "shards": output.digests(plan.num_shards),
         "config": config,
         "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},

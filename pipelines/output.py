@@ -24,6 +24,8 @@ _OWNER = "owner.json"
 _LARGEST_MARK = 16 * 2**20
 """Bytes of a state file that is still read; a mark has a hundred for each of its shard's files."""
 COMPLETED = "COMPLETED"
+_BESIDE_JOURNAL = ("-wal", "-shm", "-journal")
+"""What SQLite puts beside a file while it is open, and leaves when it is killed."""
 
 
 class OutputError(UserError):
@@ -37,10 +39,12 @@ class _Owner(Record):
     config_digest: str
 
 
-class _Done(Record):
-    """A finished shard: every file of it with its SHA-256."""
+class Mark(Record, omit_defaults=True):
+    """What says of a shard that it is written: every file of it with its SHA-256."""
 
     files: dict[str, str]
+    failed: bool = False
+    """Whether elements of it failed: it is whole then, but not finished."""
 
 
 class Output:
@@ -58,6 +62,8 @@ class Output:
             self.path = self._mirror.path
         """Where it is read on this machine: the folder itself, or a copy of what lies in a store."""
         self._state = self.path / STATE
+        self._journal: Place = ""
+        """What was named for the journal: it may lie in the folder before any run does."""
         self._lease: Held | None = None
         self._fetched: set[int] = set()
         """Shards that were asked for failures and are about to be marked as finished."""
@@ -71,13 +77,34 @@ class Output:
         if is_server(setting):
             return setting
         if setting:
-            return Path(setting).expanduser().absolute()
+            self._journal = Path(setting).expanduser().absolute()
+            return self._journal
         if self._mirror:
             raise OutputError(
                 f"out is in a store ({self.folder}), where no SQLite journal can lie; give journal=FILE on this "
                 "machine, or journal=redis://HOST:6379/0 for workers on several"
             )
         return self._state / "journal.sqlite"
+
+    def check(self, config_digest: str = "", *, replace: bool = False) -> None:
+        """Looks whether a run with that config could have the folder, and makes nothing there.
+
+        Args:
+          config_digest: the run's; empty leaves open whose the folder may be, if it is a run's at all.
+          replace: whether another run's will do.
+
+        Raises:
+          OutputError: it cannot be read, belongs to something else or to a run with another config, or a link leads out
+            of it.
+        """
+        try:
+            if self._mirror is None:
+                self._refuse_links()
+            self._refuse_foreign()
+            if self._mirror is None and config_digest:
+                self._refuse_other(config_digest, replace=replace)
+        except OSError as error:
+            raise self._unwritable(error) from error
 
     @contextlib.contextmanager
     def claimed(self, config_digest: str, *, replace: bool) -> Iterator[None]:
@@ -120,9 +147,7 @@ class Output:
         """A lease that ends by itself where it is not renewed. At the end the store has what the copy has."""
         with contextlib.ExitStack() as held:
             try:
-                there = names_in(mirror.store)
-                if there and STATE not in there:
-                    raise self._foreign()
+                self._refuse_foreign()
                 self._lease = held.enter_context(leased(mirror.store, mirror.store / STATE))
                 held.enter_context(mirror.named())
                 mirror.refresh()
@@ -150,11 +175,9 @@ class Output:
             raise self._unwritable(error) from error
 
     def _make(self) -> None:
-        foreign = self.path.is_dir() and any(self.path.iterdir()) and not self._state.is_dir()
-        if foreign:
-            raise self._foreign()
-        self._refuse_links()
         try:
+            self._refuse_links()
+            self._refuse_foreign()
             (self._state / "done").mkdir(parents=True, exist_ok=True)
             probe = self._state / f".probe.{os.getpid()}.tmp"
             probe.unlink(missing_ok=True)  # Of a process that had this number before and was killed.
@@ -178,29 +201,46 @@ class Output:
                     "or choose another folder with out=DIR"
                 )
 
-    def _foreign(self) -> OutputError:
-        return OutputError(
-            f"out: {self.folder} holds files that wrongturn did not write; choose an empty or new folder with out=DIR"
-        )
+    def _refuse_foreign(self) -> None:
+        """Raises OutputError where something lies and no run has ever had the folder.
+
+        A journal may lie there before, for a dry run makes one, and another run may have left it.
+        """
+        journal = self._journal
+        inside = isinstance(journal, Path) and self.path in journal.parents and journal.relative_to(self.path).parts[0]
+        ours = {STATE, *(f"{inside}{suffix}" for suffix in ("", *_BESIDE_JOURNAL) if inside)}
+        if set(names_in(self.folder)) - ours and _OWNER not in names_in(self.folder / STATE):
+            raise OutputError(
+                f"out: {self.folder} holds files that wrongturn did not write; choose an empty or new folder with "
+                "out=DIR"
+            )
 
     def _unwritable(self, error: OSError) -> OutputError:
         if self._mirror:
             return OutputError(f"out: {explained(self.folder, error)}")
         return OutputError(f"out: cannot write to {self.path}: {error.strerror}; choose another folder with out=DIR")
 
-    def _own(self, config_digest: str, *, replace: bool) -> None:
+    def _refuse_other(self, config_digest: str, *, replace: bool) -> None:
+        """Raises OutputError where the folder is another run's and may not be replaced."""
+        theirs = self._owner()
+        if theirs not in ("", config_digest) and not replace:
+            reuse = "" if self._mirror else f" and reuse its answers with journal={self.journal('')}"
+            raise OutputError(
+                f"out: {self.folder} holds a run with another config (digest {theirs[:12]}, this one is "
+                f"{config_digest[:12]}); choose another folder with out=DIR{reuse}, or write over its shards with "
+                "replace=true (its journal is kept)"
+            )
+
+    def _owner(self) -> str:
+        """Config digest of the run that has the folder; empty where none has."""
         owner = self._state / _OWNER
-        if owner.exists():
-            theirs = _read(owner, _Owner, default=_Owner(config_digest="unknown")).config_digest
-            if theirs != config_digest and not replace:
-                reuse = "" if self._mirror else f" and reuse its answers with journal={self.journal('')}"
-                raise OutputError(
-                    f"out: {self.folder} holds a run with another config (digest {theirs[:12]}, this one is "
-                    f"{config_digest[:12]}); choose another folder with out=DIR{reuse}, or write over its shards with "
-                    "replace=true (its journal is kept)"
-                )
-            if theirs != config_digest:
-                self._clear()
+        unknown = _Owner(config_digest="unknown" if owner.exists() else "")
+        return _read(owner, _Owner, default=unknown).config_digest
+
+    def _own(self, config_digest: str, *, replace: bool) -> None:
+        self._refuse_other(config_digest, replace=replace)
+        if self._owner() not in ("", config_digest):
+            self._clear()
         self._put(f"{STATE}/{_OWNER}", msgspec.json.encode(_Owner(config_digest=config_digest)))
 
     def _clear(self) -> None:
@@ -236,15 +276,10 @@ class Output:
         return tuple(index for index in range(num_shards) if not self._is_done(index, num_shards))
 
     def _is_done(self, index: int, num_shards: int) -> bool:
-        files = _read(self._mark(index), _Done, default=_Done(files={})).files
-        wanted = {shard.path for shard in all_shards([index], num_shards)}
-        return files.keys() == wanted and all(
-            (self.path / file).is_file() and file_digest(self.path / file) == sha and is_shard(self.path / file)
-            for file, sha in files.items()
-        )
+        return not mark_of(self.path, index).failed and is_written(self.path, index, num_shards)
 
-    def finish(self, index: int, num_shards: int) -> None:
-        """Marks a shard as finished.
+    def finish(self, index: int, num_shards: int, *, failed: bool = False) -> None:
+        """Marks a shard as written: as finished, or as one that holds failed elements.
 
         Raises:
           OutputError: it cannot be written, or a file of the shard cannot be read.
@@ -252,7 +287,7 @@ class Output:
         self._fetch_shard(index, num_shards)
         self._fetched.discard(index)
         files = {shard.path: file_digest(self.path / shard.path) for shard in all_shards([index], num_shards)}
-        self._put(f"{STATE}/done/{index:05d}.json", msgspec.json.encode(_Done(files=files), order="sorted"))
+        self._put(_mark_name(index), msgspec.json.encode(Mark(files=files, failed=failed), order="sorted"))
 
     def has_failures(self, index: int, num_shards: int) -> bool:
         """Whether elements of a shard failed: it then stays unfinished, and the same command tries them again."""
@@ -288,9 +323,6 @@ class Output:
             raise self._unwritable(error) from error
         self.write(COMPLETED, "")
 
-    def _mark(self, index: int) -> Path:
-        return self._state / "done" / f"{index:05d}.json"
-
     def _put(self, name: str, content: bytes) -> None:
         """Writes a file whole or not at all; in a store only as long as nobody else has taken the folder over."""
         try:
@@ -315,6 +347,25 @@ class Output:
     def _prune(self) -> None:
         if self._mirror:
             self._in_store(self._mirror.prune)
+
+
+def _mark_name(index: int) -> str:
+    return f"{STATE}/done/{index:05d}.json"
+
+
+def mark_of(out: Path, index: int) -> Mark:
+    """A shard's mark; one without files where there is none."""
+    return _read(out / _mark_name(index), Mark, default=Mark(files={}))
+
+
+def is_written(out: Path, index: int, num_shards: int) -> bool:
+    """Whether a shard's files are those that its mark names: whoever writes it anew may have been killed halfway."""
+    files = mark_of(out, index).files
+    wanted = {shard.path for shard in all_shards([index], num_shards)}
+    return files.keys() == wanted and all(
+        (out / file).is_file() and file_digest(out / file) == sha and is_shard(out / file)
+        for file, sha in files.items()
+    )
 
 
 def _read(path: Path, record: type[R], *, default: R) -> R:

@@ -78,8 +78,8 @@ def packed(out: str, *, allow_partial: bool) -> Iterator[tuple[Path, tuple[Parce
             raise PublishError(f"{path} holds no run.json; give the folder of a run that has ended")
         if not (path / COMPLETED).is_file() and not allow_partial:
             raise PublishError(
-                f"{path} is not {COMPLETED}: shards are missing or hold failed elements. Give the run's command again, "
-                "or publish what there is with --allow-partial"
+                f"{path} is not {COMPLETED}: shards are missing, or more failed than max_failure_share allows. Give "
+                "the run's command again, or publish what there is with --allow-partial"
             )
         yield path, tuple(_parcels(path))
 
@@ -206,7 +206,8 @@ def _card_head(card: Path) -> Iterator[str]:
     data = DatasetCard.load(card).data
     for name in ("pretty_name", "license", "language", "tags", "size_categories"):
         value = data.get(name)
-        yield f"{name}: {', '.join(map(str, value)) if isinstance(value, list) else value}"
+        said = ", ".join(map(str, value)) if isinstance(value, list) else value
+        yield f"{name}: {f'not stated (card.{name})' if value in (None, 'unknown') else said}"
 
 
 def _bytes(count: float) -> str:

@@ -5,6 +5,7 @@ and what an unfinished one has asked is in the journal.
 """
 
 import contextlib
+import functools
 import itertools
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,14 +14,18 @@ import msgspec
 
 from annotators.critic import compares
 from mcts.given import GivenSettings
+from mcts.injected import InjectSettings
 from pipelines.budget import Accounts, BudgetReached
 from pipelines.card import write_card
 from pipelines.engines import Endpoint, ServerWatcher, Usage, endpoints_on_hosts, serve_all
+from pipelines.engines.vetting import check_servers
 from pipelines.errors import UserError
 from pipelines.extent import accepted_rows, failed_elements, inputs_of, written_shards
+from pipelines.finishing import Finisher
 from pipelines.journal import Journal, Place, is_server
 from pipelines.llama_factory import write_dataset_info
-from pipelines.manifest import Books, ExtraStages, keep_books, write_manifest
+from pipelines.manifest import Books, ExtraStages, keep_books, note_refusals, write_manifest
+from pipelines.meter import METER, Refusals
 from pipelines.output import Output
 from pipelines.plan import Inputs, Plan, make_plan
 from pipelines.problems import check_problems, read_problems
@@ -50,7 +55,7 @@ class Result(Record):
     unfinished: tuple[int, ...]
     """Shards that are not written or, where a budget was reached, not without failures."""
     num_problems_left: int
-    """Problems in shards that are not written."""
+    """Problems in `unfinished` shards."""
     spent: str
     """What this start of the command paid, for people."""
     budget_reached: str
@@ -58,23 +63,28 @@ class Result(Record):
     target_rows: int | None
     is_staged: bool = False
     """Whether the work was not done but lies ready to be done, as a job that somebody starts."""
+    refused: Refusals = Refusals()
+    """In all starts of the command, as is `num_requests`."""
+    num_requests: int = 0
+    refused_stages: tuple[str, ...] = ()
+    """Stages whose every request of this start was refused; the shards that it filled are not finished then."""
 
     @property
     def is_success(self) -> bool:
-        """Whether few enough elements failed."""
+        """Whether few enough elements failed, and no stage was refused everything."""
         return self.failure_share <= self.max_failure_share
 
     @property
     def has_target(self) -> bool:
         """Whether it has the rows that were asked for: it is whole then, whatever shards are missing."""
-        return self.target_rows is not None and self.books.rows["sft"] >= self.target_rows
+        return self.target_rows is not None and self.books.num_accepted >= self.target_rows
 
 
 class Watcher(ServerWatcher):
     """Is told how a run goes on; does nothing by itself. The terminal's display is one, tests have theirs."""
 
-    def planned(self, plan: Plan, inputs: Inputs, journaled: int, unfinished: Sequence[int]) -> None:
-        """Before any work: what will be done, and how many samples the journal holds already."""
+    def planned(self, plan: Plan, inputs: Inputs, journaled: int, unfinished: Sequence[int], num_finished: int) -> None:
+        """Before any work: which shards will be filled, how many are finished, what samples the journal holds."""
 
     def retrying(self, failed: Mapping[int, Mapping[str, int]]) -> None:
         """Before any work: elements that failed in an earlier run and are tried again, by shard and stage."""
@@ -125,19 +135,23 @@ def run(settings: Settings, watcher: Watcher) -> Result:
     journal = output.journal(settings.journal)
     with output.claimed(plan.config_digest, replace=settings.replace):
         unfinished = output.unfinished(plan.num_shards)
+        num_finished = plan.num_shards - len(unfinished)
         failed = failed_elements(output.path, unfinished, plan.num_shards)
         if settings.retry == "failed":
             unfinished = _only_failed(output, plan, failed)
         if unfinished:  # What is finished needs no cluster.
             check_runner(settings.runner)
-        watcher.planned(plan, inputs, _journaled(journal, settings.journal_patience_secs), unfinished)
+        journaled = _journaled(journal, settings.journal_patience_secs)
+        watcher.planned(plan, inputs, journaled, unfinished, num_finished)
         if failed:
             watcher.retrying(failed)
+        METER.take_refusals()  # What another run in this process was refused is not this one's.
         accounts = Accounts(settings.budget)
+        finisher = Finisher(output, plan.num_shards, functools.partial(_ledger, plan, journal))
         if unfinished:
             output.begin()
-            accounts = _work(plan, inputs, output, journal, unfinished, watcher)
-        return _close_books(plan, inputs, output, journal, accounts)
+            accounts = _work(plan, inputs, finisher, journal, unfinished, watcher)
+        return _close_books(plan, inputs, finisher, journal, accounts)
 
 
 def _only_failed(output: Output, plan: Plan, failed: Mapping[int, Mapping[str, int]]) -> tuple[int, ...]:
@@ -160,10 +174,10 @@ def _journaled(journal: Place, patience_secs: float) -> int:
 
 
 def _work(
-    plan: Plan, inputs: Inputs, output: Output, journal: Place, unfinished: Sequence[int], watcher: Watcher
+    plan: Plan, inputs: Inputs, finisher: Finisher, journal: Place, unfinished: Sequence[int], watcher: Watcher
 ) -> Accounts:
     """Fills the unfinished shards, in this process or by jobs on a cluster; what is finished stays finished."""
-    runner = plan.settings.runner
+    runner, output = plan.settings.runner, finisher.output
     engines = {"": plan.settings.engine, **plan.settings.engines}
     site = site_of(plan, output)
     open_site(site, inputs, unfinished, plan.num_shards)
@@ -173,29 +187,47 @@ def _work(
             if runner.shares_disk
             else endpoints_on_hosts(engines)
         )
+        if not runner.only_stages:
+            vet(plan, endpoints, journal)
         spec = worker_spec(plan, endpoints, journal)
         stack.enter_context(watcher.working())
         if isinstance(runner, Cluster):
-            return _work_elsewhere(plan, spec, site, output, unfinished, watcher)
-        return _work_here(plan, spec, output, unfinished)
+            return _work_elsewhere(plan, spec, site, finisher, unfinished, watcher)
+        return _work_here(plan, spec, finisher, unfinished)
 
 
-def _work_here(plan: Plan, spec: WorkerSpec, output: Output, unfinished: Sequence[int]) -> Accounts:
+def vet(plan: Plan, endpoints: tuple[tuple[str, Endpoint], ...], journal: Place) -> None:
+    """Looks at servers that the settings name by URL, before anything else is asked of them.
+
+    Raises:
+      UserError: one has not the model, or does not go on with a begun answer where it would have to.
+    """
+    settings, paths = plan.settings, plan.settings.paths
+    continuing = {""} | {agent.engine for agent in settings.panel.agents if agent.correct}
+    if isinstance(paths, InjectSettings) and "edit" in paths.how:
+        continuing.add(paths.engine)
+    opened = Journal(journal, patience_secs=settings.journal_patience_secs, run=plan.config_digest)
+    with contextlib.closing(opened):
+        check_servers({"": settings.engine, **settings.engines}, endpoints, continuing, opened)
+
+
+def _work_here(plan: Plan, spec: WorkerSpec, finisher: Finisher, unfinished: Sequence[int]) -> Accounts:
     """Runs the graph once for each shard: memory holds one."""
     with holding(spec) as worker:
         try:
-            for index in _in_order(plan, output, unfinished):
-                fill_shard(plan, spec, output, index)
+            for index in _in_order(plan, finisher.output, unfinished):
+                fill_shard(plan, spec, finisher.output, index)
+                finisher.finish(index)
         except BudgetReached:
             worker.settle()
         return worker.accounts
 
 
 def _work_elsewhere(
-    plan: Plan, spec: WorkerSpec, site: Site, output: Output, unfinished: Sequence[int], watcher: Watcher
+    plan: Plan, spec: WorkerSpec, site: Site, finisher: Finisher, unfinished: Sequence[int], watcher: Watcher
 ) -> Accounts:
     """Submits a job for so many shards at a time."""
-    runner = plan.settings.runner
+    runner, output = plan.settings.runner, finisher.output
     assert isinstance(runner, Cluster)
     accounts = Accounts(plan.settings.budget)
     journal = Journal(spec.journal, patience_secs=spec.journal_patience_secs, run=spec.run)
@@ -214,7 +246,7 @@ def _work_elsewhere(
                 except BudgetReached:
                     break
                 for index in shards:
-                    _finish(plan, output, index)
+                    finisher.finish(index)
     return accounts
 
 
@@ -270,23 +302,12 @@ def fill_shard(plan: Plan, spec: WorkerSpec, output: Output, index: int) -> None
       BudgetReached: a limit was reached before the shard was done; nothing of it is written.
     """
     run_directly(plan, spec, str(output.folder), index)
-    _finish(plan, output, index)
 
 
-def _finish(plan: Plan, output: Output, index: int) -> None:
-    """Marks a shard as finished unless it holds a failed element."""
-    if not output.has_failures(index, plan.num_shards):
-        output.finish(index, plan.num_shards)
-
-
-def _close_books(plan: Plan, inputs: Inputs, output: Output, journal: Place, accounts: Accounts) -> Result:
-    """Counts what is written, over the problems of the shards that are."""
-    output.refresh()
+def books_of(plan: Plan, covered: Inputs, output: Output) -> Books:
+    """The books over what is written, which came of the inputs that are covered."""
     agents = plan.settings.panel.agents
-    written = written_shards(output.path, plan.num_shards)
-    missing = tuple(sorted(set(range(plan.num_shards)) - set(written)))
-    covered = inputs_of(inputs, written, plan.num_shards)
-    books = keep_books(
+    return keep_books(
         output.path,
         num_read=len(covered.problems) + len(covered.unread),
         num_problems=len(covered.problems),
@@ -294,27 +315,44 @@ def _close_books(plan: Plan, inputs: Inputs, output: Output, journal: Place, acc
         num_contrastive=sum(map(compares, agents)),
         extra=ExtraStages(loop=plan.settings.loop, sifts=plan.again is not None, scopes=bool(plan.scoping)),
     )
+
+
+def _close_books(plan: Plan, inputs: Inputs, finisher: Finisher, journal: Place, accounts: Accounts) -> Result:
+    """Counts what is written, over the problems of the shards that are."""
+    output = finisher.output
+    output.refresh()
+    refused_stages = finisher.close()
+    written = written_shards(output.path, plan.num_shards)
+    missing = tuple(sorted(set(range(plan.num_shards)) - set(written)))
+    unfinished = output.unfinished(plan.num_shards) if accounts.reached else missing
+    covered = inputs_of(inputs, written, plan.num_shards)
+    books = books_of(plan, covered, output)
+    ledger = _ledger(plan, journal)
     result = Result(
         out=str(output.folder),
         books=books,
-        failure_share=books.failure_share,
+        failure_share=1.0 if refused_stages else books.failure_share,
         max_failure_share=plan.settings.max_failure_share,
         num_shards=plan.num_shards,
-        unfinished=output.unfinished(plan.num_shards) if accounts.reached else missing,
-        num_problems_left=len(inputs.problems) - len(covered.problems),
+        unfinished=unfinished,
+        num_problems_left=len(inputs_of(inputs, unfinished, plan.num_shards).problems),
         spent=accounts.spent(),
         budget_reached=accounts.reached,
         target_rows=plan.settings.target_rows,
         is_staged=plan.settings.runner.only_stages and bool(missing),
+        refused=note_refusals(output.path / "logs"),
+        num_requests=sum(usage.requests for usage in ledger.values()),
+        refused_stages=refused_stages,
     )
     if written:
-        write_manifest(output, plan, books, _ledger(plan, journal))
+        write_manifest(output, plan, books, ledger)
         write_card(output, plan, books)
         write_dataset_info(output, books)
         write_report(output, plan, books)
     if not accounts.reached and (not missing or result.has_target):
         close_site(result.out)
-        output.complete()
+        if result.is_success:
+            output.complete()
     return result
 
 

@@ -152,8 +152,8 @@ class CardSettings(Record):
     license: str = "unknown"
     """Licence of the dataset by the name that the Hub has for it: `apache-2.0`, `cc-by-4.0`, `other`. Which one the
     licences of the problems and of the models leave open is yours to know."""
-    language: tuple[str, ...] = ("en",)
-    """Language codes of problems and critiques: `en`, `de`, `zh`."""
+    language: tuple[str, ...] = ()
+    """Language codes of problems and critiques: `en`, `de`, `zh`. Empty until you state them."""
     tags: tuple[str, ...] = ()
     """More words under which the dataset is to be found."""
 
@@ -212,11 +212,11 @@ class Settings(Record):
     replace: bool = False
     """Whether the shards of another run in `out` may be replaced. The journal always stays."""
     max_failure_share: float = 0.1
-    """Largest share of failed elements with which the run still counts as a success."""
+    """Largest share of any one stage's elements that may fail in a run that still counts as a success."""
     retry: Literal["unfinished", "failed"] = "unfinished"
     """`failed` runs again what failed in an earlier run and begins nothing else; `unfinished` does both."""
     target_rows: int | None = None
-    """Stops after the first shard with which `sft` has so many rows, in the order of the shards: which shards there
+    """Stops after the first shard, in order, with which so many rows of `sft` have passed. Which shards there
     are depends on what is in them alone. Smaller `runner.problems_per_shard` come closer to the number."""
     budget: BudgetSettings = BudgetSettings()
     dry_run: bool = False
@@ -371,7 +371,16 @@ def parse_settings(plain: dict[str, Any]) -> Settings:
         key = where.rstrip("`").lstrip(".")
         if message.startswith(("Invalid enum value", "Invalid value")):
             message += f", expected one of {', '.join(_choices(key, plain))}"
+        elif message.startswith("Expected `array") and "[" not in key:
+            message = f"expected a list, got {message.rpartition(' ')[2]}; write {key}=[{_value(key, plain)}]"
         raise UserError(f"{key}: {message}" if key else message) from error
+
+
+def _value(key: str, plain: Any) -> str:
+    """What a setting was given, as it is written in a list; `key` is a path of names."""
+    for name in key.split("."):
+        plain = plain[name]
+    return "" if plain is None else str(plain)
 
 
 def _choices(key: str, plain: Any) -> tuple[str, ...]:

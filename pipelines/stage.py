@@ -17,6 +17,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from pipelines.budget import PROBLEM, BudgetReached
 from pipelines.engines.base import EngineError
+from pipelines.engines.journaled import Outage
 from pipelines.meter import METER
 from pipelines.worker import Worker, WorkerSpec, acquire, release
 from schemas import Failure, Record, Rejection, Stage
@@ -104,7 +105,7 @@ class CallModels(beam.DoFn, Generic[E]):
             self._in_flight -= 1
             try:
                 records = future.result()
-            except BudgetReached:
+            except (BudgetReached, Outage):
                 self._worker.settle()  # The runner may take this process away: what is paid for must be kept first.
                 raise
             for record in records:

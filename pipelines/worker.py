@@ -84,8 +84,9 @@ class Worker:
             # `max_seconds` begins here: who started the run looks at it, too, and no two hosts' clocks agree.
             self.accounts = Accounts(spec.budget)
             self._models = {
-                name: JournaledEngine(connect(endpoint), self.journal, METER.pay, self.accounts.of(name))
+                name: JournaledEngine(connect(endpoint, account), self.journal, METER.pay, account)
                 for name, endpoint in endpoints
+                for account in (self.accounts.of(name),)
             }
             self._herald = Herald(self.journal, self.accounts, spec.shared) if spec.shared else None
             self._held = held.pop_all()

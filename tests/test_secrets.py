@@ -259,7 +259,7 @@ sys.exit(main(sys.argv[1:]))
     ("trouble", "words", "codes"),
     [
         ("", ["run"], {0, 3}),
-        ("", ["run", "dry_run=true"], {0}),
+        ("", ["run", "dry_run=true"], {0, 3}),
         ("", ["run", "--config"], {0}),
         ("", ["doctor"], {0, 1}),
         ("", ["a bug"], {1}),

@@ -2,12 +2,15 @@
 
 A URL that refuses connections or drops them is away: prompts go to the others meanwhile, and a scout asks for its
 `/health` until anything answers there. So a dead server costs nobody an attempt but those who were at it, and one that
-comes back is used again within a second.
+comes back is used again within a second. One that accepts a request and then is silent for longer than a server may be
+is asked how it is, and is away if it does not say that either: a connection alone is no sign of life.
 """
 
 import asyncio
 import hashlib
 import logging
+import math
+import time
 from collections.abc import Mapping
 
 import aiohttp
@@ -18,6 +21,8 @@ from pipelines.engines.settings import Limits
 _LOG = logging.getLogger(__name__)
 _GATEWAY = (502, 503, 504)
 """What a proxy says whose server is away, and a server that still loads its model."""
+_ANSWER_SECS = 5.0
+"""Longest time to say how one is. SGLang has its model write a token first, which takes it a second when idle."""
 _FIRST_PAUSE_SECS, _LONGEST_PAUSE_SECS = 0.05, 1.0
 
 
@@ -27,7 +32,10 @@ class Host:
     def __init__(self, url: str, limits: Limits) -> None:
         self.url = url
         self.limiter = Limiter(limits.max_in_flight)
+        self.doubts = asyncio.Lock()
         self.scout: asyncio.Task[None] | None = None
+        self.away_since = 0.0
+        """On the monotonic clock; means something while it is away."""
 
     @property
     def is_away(self) -> bool:
@@ -40,6 +48,9 @@ class Hosts:
 
     def __init__(self, urls: tuple[str, ...], limits: Limits) -> None:
         self._all = [Host(url, limits) for url in urls]
+        # With one attempt nothing is waited for, and a dropped connection says nothing of what comes next.
+        self._patience_secs = (limits.max_attempts - 1) * limits.max_wait_secs or math.inf
+        self._overload_secs = limits.overload_secs
         self._there = asyncio.Event()
         self._there.set()
 
@@ -55,6 +66,21 @@ class Hosts:
     def are_away(self) -> bool:
         """Whether none can be reached."""
         return not self._there.is_set()
+
+    @property
+    def patience_left(self) -> float:
+        """Seconds for which a URL is still waited for where none can be reached; without end where one can."""
+        if not self.are_away:
+            return math.inf
+        last = max(host.away_since for host in self._all)
+        return max(0.0, self._patience_secs - (time.monotonic() - last))
+
+    @property
+    def are_given_up(self) -> bool:
+        """Whether each of them was away, or had no room for anybody, for as long as that is borne."""
+        if self.are_away:
+            return self.patience_left <= 0
+        return all(host.is_away or host.limiter.refusing_secs >= self._overload_secs for host in self._all)
 
     def choose(self, prompt: str, strikes: Mapping[str, int], *, pinned: bool) -> Host:
         """The URL for a request: always the same one for a pinned prompt, else the one with the least to do.
@@ -79,9 +105,23 @@ class Hosts:
     def lose(self, host: Host, session: aiohttp.ClientSession) -> None:
         """Leaves a URL that could not be reached until it answers again."""
         if host.scout is None:
+            host.away_since = time.monotonic()
             host.scout = asyncio.create_task(self._look_for(host, session))
             if all(other.is_away for other in self._all):
                 self._there.clear()
+
+    def find(self, host: Host) -> None:
+        """Takes a URL back that has answered before its scout looked again."""
+        if host.scout is not None:
+            host.scout.cancel()
+            host.scout = None
+            self._there.set()
+
+    async def doubt(self, host: Host, session: aiohttp.ClientSession) -> None:
+        """Leaves a URL that let a request wait for too long, unless it says that it is there: it may only be slow."""
+        async with host.doubts:  # Its requests run out of time together, and one question is enough.
+            if not host.is_away and not await _answers(host.url, session):
+                self.lose(host, session)
 
     async def wait(self, seconds: float) -> None:
         """Returns when one of them can be reached, or after that time."""
@@ -115,11 +155,22 @@ def _weight(host: Host, prompt: str) -> bytes:
 
 
 async def _answers(url: str, session: aiohttp.ClientSession) -> bool:
-    """Whether a server is there; what it thinks of the question does not matter."""
+    """Whether a server is there; what it thinks of the question does not matter.
+
+    One that has no `/health` is asked for its models: what says 404 may be only a proxy before it.
+    """
+    status = await _status(f"{url}/health", session)
+    if status == 404:
+        status = await _status(f"{url}/v1/models", session)
+    return status not in (None, *_GATEWAY)
+
+
+async def _status(url: str, session: aiohttp.ClientSession) -> int | None:
+    """What is said to such a question; None where nothing is in time."""
     try:
-        timeout = aiohttp.ClientTimeout(total=5.0)
+        timeout = aiohttp.ClientTimeout(total=_ANSWER_SECS)
         # Whatever is said, the key goes nowhere else.
-        async with session.get(f"{url}/health", timeout=timeout, allow_redirects=False) as response:
-            return response.status not in _GATEWAY
+        async with session.get(url, timeout=timeout, allow_redirects=False) as response:
+            return response.status
     except (TimeoutError, aiohttp.ClientError, OSError):
-        return False
+        return None

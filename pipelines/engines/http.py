@@ -11,8 +11,11 @@ import tenacity
 
 from pipelines.engines.base import (
     BadReply,
+    Endless,
     EngineError,
+    EngineLost,
     EngineUnavailable,
+    Leave,
     PromptRefused,
     Reply,
     Request,
@@ -30,23 +33,18 @@ from schemas import digest
 _RETRIED = (EngineUnavailable, BadReply)
 _REFUSALS = (400, 413, 422)
 _OVERLOADED = (429, 503)
+_GONE = 410
+"""What stands where a server of ours was that died too often."""
 _UNREACHABLE = (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError, aiohttp.ConnectionTimeoutError)
 """Refused, reset and dropped connections, and those that never come about."""
 _MOST_BYTES = 2**28
 """Of one reply, unpacked: 64 samples of 1,000 tokens with 20 log probabilities each take half of it."""
 
 
-class _Pause(tenacity.wait.wait_base):
-    """Waits as long as the server asked for, else an exponentially growing random time (full jitter)."""
-
-    def __init__(self, longest: float) -> None:
-        self._longest = longest
-        self._jitter = tenacity.wait_random_exponential(multiplier=0.5, max=longest)
-
-    def __call__(self, retry_state: tenacity.RetryCallState) -> float:
-        error = retry_state.outcome.exception() if retry_state.outcome else None
-        asked = error.retry_after if isinstance(error, EngineUnavailable) else None
-        return self._jitter(retry_state) if asked is None else min(asked, self._longest)
+def _retry_after(headers: Mapping[str, str]) -> float:
+    """Seconds that a server asks to wait; 0 where it names none, or a date."""
+    asked = headers.get("Retry-After", "")
+    return float(asked) if asked.replace(".", "", 1).isdecimal() else 0.0
 
 
 async def _whole(response: aiohttp.ClientResponse) -> bytes:
@@ -75,6 +73,29 @@ class _Call:
     """Attempts that each URL failed, its being overloaded apart."""
     url: str = ""
     """Where it was sent last."""
+    is_back: bool = False
+    """Whether there was no room for it when it was sent last."""
+    overloads: int = 0
+    """Attempts that do not count, for the server had no room."""
+    retry_after: float = 0.0
+    """Seconds that the server asked to wait when it was sent last; 0 where it named none."""
+
+
+class _Pause(tenacity.wait.wait_base):
+    """Waits as long as the server asked for, else an exponentially growing random time (full jitter).
+
+    One for whom there was no room waits for its place, which a server that named a time gives to nobody before.
+    """
+
+    def __init__(self, call: _Call, longest: float) -> None:
+        self._call = call
+        self._longest = longest
+        self._jitter = tenacity.wait_random_exponential(multiplier=0.5, max=longest)
+
+    def __call__(self, retry_state: tenacity.RetryCallState) -> float:
+        if not self._call.retry_after:
+            return self._jitter(retry_state)
+        return 0.0 if self._call.is_back else min(self._call.retry_after, self._longest)
 
 
 class HttpEngine:
@@ -89,7 +110,11 @@ class HttpEngine:
         self.identity = f"{model}@{revision}/{dialect.manner}"
         self._dialect = dialect
         self._limits = limits
+        self.leave: Leave = Endless()
+        """Asked before a request is sent, and again before each further attempt."""
         self._hosts = Hosts(urls, limits)
+        self._given_up = 0
+        """Requests in a row that no server had room for as long as that is borne."""
         self._key_env = key_env
         self._key = read_key(key_env)
         self._hider = Hider(self._key)
@@ -109,6 +134,8 @@ class HttpEngine:
 
         Raises:
           EngineUnavailable, BadReply: still no usable reply after `max_attempts`.
+          EngineLost: no server is to be expected back.
+          Whatever the leave raises: nothing may be sent any more; what is at a server by then is waited for.
           UserError: the server would refuse every request: wrong key, URL or model.
         """
         most = self.choices_at_once(request)
@@ -155,7 +182,11 @@ class HttpEngine:
             raise BadReply("expected a completion as JSON, got one of a depth that no completion has") from None
         # Once more, for JSON spells a character in several ways.
         samples = tuple(
-            msgspec.structs.replace(sample, text=self._hider.text(sample.text)) if self._key else sample
+            msgspec.structs.replace(
+                sample, text=self._hider.text(sample.text), reasoning=self._hider.text(sample.reasoning)
+            )
+            if self._key
+            else sample
             for sample in reply.samples
         )
         return msgspec.structs.replace(reply, samples=samples)
@@ -163,9 +194,11 @@ class HttpEngine:
     async def _retry(self, call: _Call, first: EngineError) -> Reply:
         """Goes on after a first attempt that ended with `first`; most calls never need what is made here."""
         retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(_RETRIED),
-            stop=tenacity.stop_after_attempt(self._limits.max_attempts),
-            wait=_Pause(self._limits.max_wait_secs),
+            retry=tenacity.retry_if_exception(
+                lambda error: isinstance(error, _RETRIED) and not isinstance(error, EngineLost)
+            ),
+            stop=lambda state: self._is_over(call, state.attempt_number),
+            wait=_Pause(call, self._limits.max_wait_secs),
             sleep=self._rest,
             reraise=True,
         )
@@ -178,18 +211,35 @@ class HttpEngine:
                         raise first
                     return await self._attempt(call)
         except _RETRIED as error:
-            error.attempts, error.request_digest = attempts, digest(call.request)
-            raise
+            self.leave.go_on()
+            kind = EngineLost if self._is_lost() else type(error)
+            raise kind(str(error), request_digest=digest(call.request), attempts=attempts) from None
         raise AssertionError("tenacity re-raises the last error")
+
+    def _is_over(self, call: _Call, attempts: int) -> bool:
+        return attempts - call.overloads >= self._limits.max_attempts or self._hosts.are_given_up
+
+    def _is_lost(self) -> bool:
+        """Whether a request that failed says more about the servers than about itself.
+
+        One that says 503 may mean this very prompt; `max_attempts` of them in a row do not.
+        """
+        if not self._hosts.are_given_up:
+            return False
+        self._given_up += 1
+        return self._hosts.are_away or self._given_up >= self._limits.max_attempts
 
     async def _rest(self, seconds: float) -> None:
         """A pause; while no server can be reached, the longest one there is, or until one can.
 
         So an outage is borne for `max_attempts - 1` times `max_wait_secs`, two and a half minutes by default, and not
-        only for as long as the pauses that are meant for a single request's bad luck.
+        only for as long as the pauses that are meant for a single request's bad luck. Whoever finds it late waits for
+        what is left of that.
         """
-        await asyncio.sleep(seconds)
-        await self._hosts.wait(self._limits.max_wait_secs - seconds)
+        longest = self._limits.max_wait_secs
+        await asyncio.sleep(min(seconds, self.leave.seconds_left, self._hosts.patience_left))
+        await self._hosts.wait(min(longest - seconds, self.leave.seconds_left, self._hosts.patience_left))
+        self.leave.go_on()
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -212,8 +262,10 @@ class HttpEngine:
         return self._hosts.choose(call.request.subject, call.strikes, pinned=call.request.pinned)
 
     async def _send(self, host: Host, call: _Call) -> bytes:
-        call.url = host.url
-        async with host.limiter.place():
+        call.url, call.retry_after = host.url, 0.0
+        async with host.limiter.place(is_back=call.is_back):
+            call.is_back = False
+            self.leave.go_on()
             if host.is_away and not self._hosts.are_away:  # Lost while this one waited for its place.
                 raise EngineUnavailable(f"{host.url}: cannot be reached")
             session = self._connected()
@@ -228,17 +280,37 @@ class HttpEngine:
                     self._hosts.lose(host, session)
                 else:
                     call.strikes[host.url] += 1
+                    if isinstance(error, TimeoutError):
+                        await self._hosts.doubt(host, session)
                 said = self._hider.message(f"{type(error).__name__}: {error}")
                 # Without its cause: a traceback would show what that says, and it may hold the key.
                 raise EngineUnavailable(f"{host.url}: {said}") from None
+            if status not in _OVERLOADED:
+                host.limiter.taken_in()
             if status == 200:
                 host.limiter.succeeded()
+                self._hosts.find(host)
+                self._given_up = 0
                 return content
+            call.retry_after = _retry_after(headers)
             if status in _OVERLOADED:
-                host.limiter.overloaded()
+                self._turned_away(call, host)
             else:
                 call.strikes[host.url] += 1
             raise self._error(host.url, status, content, headers)
+
+    def _turned_away(self, call: _Call, host: Host) -> None:
+        """Takes note of a server that has no room: nobody is sent there before it says, and this one first then."""
+        host.limiter.overloaded()
+        call.is_back = True
+        left = self._limits.overload_secs - host.limiter.refusing_secs
+        if call.retry_after:
+            longest = max(left, self._limits.max_wait_secs)
+            host.limiter.pause(min(call.retry_after, longest, self.leave.seconds_left))
+        if left > 0 and self._limits.max_attempts > 1:
+            call.overloads += 1
+        else:
+            call.strikes[host.url] += 1
 
     def _connected(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -266,11 +338,9 @@ class HttpEngine:
         if 300 <= status < 400:
             place = self._hider.message(headers.get("Location", "elsewhere"))[:300]
             return UserError(f"{said}; it sends requests on to {place}: if that is right, make it engine.url")
-        error = EngineUnavailable(said)
-        retry_after = headers.get("Retry-After", "")
-        if retry_after.replace(".", "", 1).isdecimal():
-            error.retry_after = float(retry_after)
-        return error
+        if status == _GONE and len(self._hosts) == 1:
+            return EngineLost(said)
+        return EngineUnavailable(said)
 
     def _key_remedy(self) -> str:
         if not self._key_env:

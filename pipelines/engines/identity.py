@@ -17,7 +17,7 @@ def identity_of(settings: EngineSettings, name: str) -> tuple[str, str]:
       UserError: there is no such model here.
     """
     match settings:
-        case LlamaCpp():
+        case LlamaCpp(url=""):
             path = llama_cpp.find_model(settings.model_path)
             return path.name, llama_cpp.file_revision(path)
         case Simulated():

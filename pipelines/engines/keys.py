@@ -163,8 +163,8 @@ def refuse_keys(plain: Any) -> None:
             if name.endswith("api_key_env"):
                 check_variable(value)
             elif name.endswith(".url") and value:
-                for url in value.split(","):
-                    check_url(url.strip())
+                for url in filter(None, map(str.strip, value.split(","))):
+                    check_url(url)
         except ValueError as error:
             raise UserError(f"{name.rpartition('.')[0]}: {error}") from None
 

@@ -2,8 +2,8 @@
 
 A server lives in an environment of its own, speaks HTTP on loopback and writes its log to a file. While it starts, the
 newest line of that log is all there is to be told. One that dies in mid-run is started again at the same port, so that
-whoever waits for its URL just goes on; one that dies too often leaves a stone at its port that answers every request
-with that, and the run ends as it does in any outage.
+whoever waits for its URL just goes on, and one that hangs is killed first; one that does so too often leaves a stone at
+its port that answers every request with that, and the run ends as it does in any outage.
 """
 
 import contextlib
@@ -34,6 +34,12 @@ _STOP_SECS = 15.0
 """What a guardian may take after the server's own time to stop is over."""
 _PAUSE_SECS = 2.0
 """Before the second restart, and so much more before each after it: memory that was held is not free at once."""
+_CHECK_SECS = 10.0
+"""Between two looks at how a server is that runs."""
+_SILENT_CHECKS = 20
+"""So many looks in a row without "well" mean that a server hangs. A look waits for 5 s, so they take five minutes, as
+long as a request waits for a word by default (`Limits.read_timeout_secs`): whoever was there has given it up. Much less
+would not do, for SGLang does not say that it is well while it is busy with a long prefill."""
 _TAIL_BYTES = 8192
 _MARK = "--- wrongturn starts "
 """Begins the line in a log with which a server's own lines begin."""
@@ -73,10 +79,10 @@ class ServerWatcher:
         yield lambda line: None
 
     def restarted(self, name: str, why: str) -> None:
-        """A server died in mid-run and is started again. Called from another thread."""
+        """A server died or hung in mid-run and is started again. Called from another thread."""
 
     def gave_up(self, name: str, why: str) -> None:
-        """A server died too often and is not started again. Called from another thread."""
+        """A server did so too often and is not started again. Called from another thread."""
 
 
 class Servers:
@@ -236,12 +242,11 @@ class ManagedServer:
         )
 
     def _watch(self, process: "subprocess.Popen[bytes]") -> None:
-        """Starts the server again when it has ended by itself, until that was too often."""
+        """Starts the server again when it has ended by itself or hangs, until that was too often."""
         while True:
-            process.wait()
+            why = self._await_end(process)
             if self._stopping.is_set():
                 return
-            why = _ending(process.returncode)
             if self.num_restarts >= self._launch.max_restarts:
                 break
             self.num_restarts += 1
@@ -262,6 +267,19 @@ class ManagedServer:
                 _LOG.warning("%s: the server %s", self._name, trouble)
         self._give_up(why)
 
+    def _await_end(self, process: "subprocess.Popen[bytes]") -> str:
+        """How the server ended; one that hangs is ended here."""
+        silent = 0
+        while silent < _SILENT_CHECKS:
+            try:
+                process.wait(_CHECK_SECS)
+            except subprocess.TimeoutExpired:
+                silent = 0 if ports.is_well(self._port) else silent + 1
+            else:
+                return _ending(process.returncode)
+        self._end()
+        return f"hung: its /health was not well {_SILENT_CHECKS} times in a row"
+
     def _give_up(self, why: str) -> None:
         said = (
             f"{self._name}: the server {why}, after {self.num_restarts} restarts "
@@ -281,7 +299,7 @@ class ManagedServer:
 
 
 def count_restarts(logs: Path) -> dict[str, int]:
-    """How often each server was started again because it had died, over all that its log tells.
+    """How often each server was started again because it had died or hung, over all that its log tells.
 
     Args:
       logs: the folder that `Servers` was given; it need not be there.
@@ -316,14 +334,13 @@ class _Epitaph(BaseHTTPRequestHandler):
         self._say(500)
 
     def do_POST(self) -> None:
-        """Each attempt fails at once, and the next need not wait."""
+        """The one status that means "for ever": no attempt after it is worth its time."""
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self._say(503)
+        self._say(410)
 
     def _say(self, status: int) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(self.server.said)))
-        self.send_header("Retry-After", "0")
         self.end_headers()
         self.wfile.write(self.server.said)
 

@@ -13,6 +13,8 @@ import msgspec
 
 from pipelines.budget import BudgetReached
 from pipelines.engines import Endpoint, ServerWatcher, serve_all
+from pipelines.engines.journaled import Outage
+from pipelines.engines.vetting import check_servers
 from pipelines.evaluate.inputs import holds_dialogues_alone, run_folders
 from pipelines.evaluate.judge import Judge, Rows
 from pipelines.evaluate.results import IN_ROUNDS, LEVEL, Evaluation, average_of, result_of
@@ -129,6 +131,7 @@ def _work(
             endpoints = stack.enter_context(serve_all(engines, output.path / "logs", watcher))
         spec = worker_spec(task.plan, endpoints, output.journal(settings.journal))
         worker = stack.enter_context(holding(spec))
+        check_servers(engines, endpoints, (), worker.journal)
         done = stack.enter_context(watcher.working(task.num_solutions))
         judge = Judge(task, spec)
         rows: Rows = []
@@ -136,6 +139,9 @@ def _work(
             rows = worker.submit(judge.all(worker, done)).result()
         except BudgetReached:
             worker.settle()
+        except Outage:
+            worker.settle()
+            raise
         return rows, judge.models(worker), worker.accounts.spent(), worker.accounts.reached
 
 

@@ -261,11 +261,11 @@ def _is_ours(text: str) -> bool:
 
 def explain(text: str) -> Exception:
     """What made a job fail: an error that workers raised for people to read, or the whole text with its traceback."""
-    known = {kind.__name__ for kind in _with_subclasses(UserError)}
+    known = {kind.__name__: kind for kind in _with_subclasses(UserError)}
     for name, said in reversed(re.findall(r"(?:^|\n)\s*(?:[\w.]+\.)?(\w+): (.+)", text)):
         message = re.sub(r" \[while running '.*", "", said.replace("\\n", " "))
         if name in known:
-            return UserError(message)
+            return known[name](message)
         if name == BudgetReached.__name__:
             limit = re.match(r"(budget\.\S+) is reached", message)
             return BudgetReached(limit[1]) if limit else RuntimeError(message)  # A worker that is stopped has others.

@@ -6,13 +6,16 @@ import shutil
 import pytest
 
 from pipelines.config import compose
+from pipelines.engines import simulated as simulated_server
 from pipelines.meter import METER
 from pipelines.run import Watcher, run
 
 pytest.register_assert_rewrite("tests.engines.contract")
 
+from benchmarks import contract  # noqa: E402
 from tests.engines import subjects  # noqa: E402
 from tests.engines.contract import Contract  # noqa: E402
+from tests.engines.ports import held_port  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +63,7 @@ class TestSimulated(Contract):
 @pytest.mark.model
 @pytest.mark.slow
 class TestLlamaCpp(Contract):
-    @pytest.fixture(params=subjects.STYLES)
+    @pytest.fixture(params=subjects.MANNERS)
     def subject(self, llama_cpp, request):
         return llama_cpp[request.param]
 
@@ -69,7 +72,7 @@ class TestLlamaCpp(Contract):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 class TestVllm(Contract):
-    @pytest.fixture(params=subjects.STYLES)
+    @pytest.fixture(params=subjects.MANNERS)
     def subject(self, vllm, request):
         return vllm[request.param]
 
@@ -78,9 +81,28 @@ class TestVllm(Contract):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 class TestSglang(Contract):
-    @pytest.fixture(params=subjects.STYLES)
+    @pytest.fixture(params=subjects.MANNERS)
     def subject(self, sglang, request):
         return sglang[request.param]
+
+
+def test_the_command_says_by_its_exit_code_whether_a_clause_is_broken(capsys):
+    assert contract.main(["scripted"]) == 0
+    assert "broken" not in capsys.readouterr().out
+    with simulated_server.serving(simulated_server.SimulatedSettings()) as url:
+        # The simulated world cannot read a problem of another kind; that it is there and can be asked is kept.
+        assert contract.main(["--url", url, "--model", "simulated"]) == 1
+    words = {line[:40].strip(): line.split()[-1] for line in capsys.readouterr().out.splitlines() if line}
+    assert words["a server that is not there is unavailable"[:40]] == "kept"
+    assert words["n samples are n and not one"] == "broken"
+    assert words["no template token stands between prompt "[:40].strip()] == "-"
+
+
+def test_the_command_has_one_line_for_a_server_that_does_not_answer(capsys):
+    with held_port() as (_, url), pytest.raises(SystemExit) as caught:
+        contract.main(["--url", url, "--model", "m"])
+    assert caught.value.code == 2
+    assert f"error: {url}: ClientConnectorError" in capsys.readouterr().err
 
 
 @pytest.mark.sglang

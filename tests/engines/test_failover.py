@@ -8,10 +8,10 @@ from collections import Counter
 import pytest
 from aiohttp import web
 
-from pipelines.engines import serve
+from pipelines.engines import hosts, serve
 from pipelines.engines.base import EngineUnavailable
 from pipelines.engines.hosts import Hosts
-from pipelines.engines.settings import Limits, LlamaCpp, Simulated
+from pipelines.engines.settings import Limits, LlamaCpp, Simulated, Vllm
 from pipelines.engines.simulated import SimulatedSettings, serving
 from pipelines.main import main
 from tests.engines.ports import held_port, listening_on
@@ -135,6 +135,84 @@ def test_one_that_drops_every_connection_is_away_too():
     assert len(drops.bodies) == 1
 
 
+class Deaf(Counting):
+    """Takes every request and answers none until it is well again; by its words also whoever asks how it is."""
+
+    def __init__(self, *silent: str) -> None:
+        super().__init__(0)
+        self.silent = silent
+        self.asked: list[str] = []
+
+    async def all(self, request: web.Request) -> web.StreamResponse:
+        self.asked.append(request.path)
+        if request.path in self.silent:
+            await asyncio.sleep(60)
+        if request.method == "POST":
+            return await self(request)
+        return web.Response(status=404 if request.path == "/health" else 200)
+
+
+@contextlib.asynccontextmanager
+async def deaf_to(*paths: str):
+    """A server that is silent about some paths, and its URL."""
+    server = Deaf(*paths)
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", server.all)
+    with held_port() as (held, url):
+        async with listening_on(held, app):
+            yield server, url
+
+
+HEALTH, MODELS, COMPLETIONS = "/health", "/v1/models", "/v1/completions"
+
+
+@pytest.mark.parametrize("silent", [(HEALTH, COMPLETIONS), (MODELS, COMPLETIONS)], ids=["health", "models"])
+def test_a_server_that_hangs_is_left_by_all_prompts_after_the_first_that_waited(silent, monkeypatch):
+    monkeypatch.setattr(hosts, "_ANSWER_SECS", 0.2)
+    well = Counting(0)
+
+    async def work():
+        async with (
+            deaf_to(*silent) as (deaf, hung),
+            listening(well) as url,
+            client(hung, url, max_attempts=1, read_timeout_secs=0.5) as engine,
+        ):
+            own = [prompt for prompt in PROMPTS if home_of(prompt, hung, url) == hung]
+            for prompt in PROMPTS:
+                await engine.complete(wish(prompt, pinned=True))
+            waited, there = deaf.asked.count(COMPLETIONS), well.arrivals
+            # Let in and not answered, time and again, is no sign of life; an answer is.
+            await asyncio.sleep(1.5)
+            assert deaf.asked.count(silent[0]) >= 3
+            await engine.complete(wish(own[0], pinned=True))
+            assert deaf.asked.count(COMPLETIONS) == waited
+            deaf.silent = ()
+            await asyncio.sleep(1.3)  # The scout looks once a second at least.
+            await engine.complete(wish(own[0], pinned=True))
+            return len(own), waited, there, deaf.asked.count(COMPLETIONS)
+
+    own, waited, there, at_the_end = asyncio.run(work())
+    assert own > 1
+    assert (waited, there, at_the_end) == (1, 40, 2)
+
+
+def test_a_server_that_is_only_slow_is_not_left(monkeypatch):
+    async def work():
+        async with (
+            deaf_to(COMPLETIONS) as (slow, url),
+            listening(Counting(0)) as other,
+            client(url, other, max_attempts=2, read_timeout_secs=0.3) as engine,
+        ):
+            first, second = [prompt for prompt in PROMPTS if home_of(prompt, url, other) == url][:2]
+            await engine.complete(wish(first, pinned=True))
+            slow.silent = ()
+            await engine.complete(wish(second, pinned=True))
+            return slow.asked
+
+    # It has no /health, and says so: its models are there. Only the prompt that it failed goes elsewhere.
+    assert asyncio.run(work()) == [COMPLETIONS, HEALTH, MODELS, COMPLETIONS]
+
+
 def test_a_server_that_stays_away_is_given_up_after_the_longest_pauses():
     async def work():
         with held_port() as (_, url):
@@ -188,10 +266,19 @@ def test_a_prompt_whose_server_is_only_busy_stays_there():
     assert asyncio.run(work()) == (2, 0)
 
 
-@pytest.mark.parametrize("engine", [Simulated, LlamaCpp])
-def test_every_engine_takes_several_urls(engine):
-    with serve(engine(url="http://a:1/, http://b:2")) as endpoint:
+URLS = "http://a:1/, ,http://b:2,"
+
+
+@pytest.mark.parametrize("settings", [Simulated(url=URLS), LlamaCpp(url=URLS, model="m")], ids=["simulated", "llama"])
+def test_every_engine_takes_several_urls(settings):
+    with serve(settings) as endpoint:
         assert endpoint.urls == ("http://a:1", "http://b:2")
+
+
+@pytest.mark.parametrize("url", [",", " , "])
+def test_commas_alone_are_no_url(url):
+    with pytest.raises(ValueError, match="url must start with http:// or https://, got ''"):
+        Vllm(url=url, model="m")
 
 
 def test_doctor_asks_every_url(capsys):
@@ -199,6 +286,6 @@ def test_doctor_asks_every_url(capsys):
         overrides = ["problems=simulated", "engine=vllm", f'engine.url="{dead},{url}"', "engine.model=simulated"]
         began = time.monotonic()
         assert main(["doctor", *overrides]) == 1
-    assert time.monotonic() - began < 10  # Nor does it wait for a server to come back.
+    assert time.monotonic() - began < 25  # Nor does it wait for a server to come back, 30 s by default.
     rows = [line for line in capsys.readouterr().out.splitlines() if "run: engine" in line]
     assert [("ok" in row, "no" in row) for row in rows] == [(False, True), (True, False)]

@@ -1,4 +1,5 @@
 import asyncio
+import math
 
 import pytest
 
@@ -15,9 +16,11 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def holder(limiter: Limiter, name: str, order: list[str], gate: asyncio.Event) -> asyncio.Task[None]:
+def holder(
+    limiter: Limiter, name: str, order: list[str], gate: asyncio.Event, *, is_back: bool = False
+) -> asyncio.Task[None]:
     async def hold() -> None:
-        async with limiter.place():
+        async with limiter.place(is_back=is_back):
             order.append(name)
             await gate.wait()
 
@@ -176,3 +179,59 @@ def test_what_was_under_way_at_a_decrease_is_not_heard_again():
         assert limiter.allowed == 16
 
     run(work())
+
+
+def test_one_that_is_back_goes_before_those_who_wait_but_not_before_others_that_are():
+    async def work():
+        limiter, order, gate, first = Limiter(1), [], asyncio.Event(), asyncio.Event()
+        gate.set()
+        tasks = [holder(limiter, "holds", order, first)]
+        await settle()
+        tasks += [holder(limiter, "waits", order, gate)]
+        tasks += [holder(limiter, name, order, gate, is_back=True) for name in ("back", "back too")]
+        await settle()
+        first.set()
+        await asyncio.gather(*tasks)
+        assert order == ["holds", "back", "back too", "waits"]
+
+    run(work())
+
+
+def test_in_a_pause_nobody_gets_a_place_and_the_longest_pause_counts():
+    async def work():
+        limiter, order, gate = Limiter(4), [], asyncio.Event()
+        gate.set()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        limiter.pause(0.05)
+        limiter.pause(0.2)
+        limiter.pause(0.1)
+        assert limiter.load == math.inf
+        tasks = [holder(limiter, name, order, gate) for name in "ab"]
+        await asyncio.sleep(0.12)
+        limiter.succeeded()  # One that was under way before.
+        await settle()
+        assert (order, limiter.taken) == ([], 0)
+        await asyncio.gather(*tasks)
+        assert loop.time() - began >= 0.19
+        assert (order, limiter.load) == (["a", "b"], 0)
+
+    run(work())
+
+
+def test_how_long_a_server_refuses_is_counted_from_the_first_complaint_to_the_next_that_it_takes_in():
+    class Clock:
+        now = 100.0
+
+    clock = Clock()
+    limiter = Limiter(8, lambda: clock.now)
+    assert limiter.refusing_secs == 0
+    limiter.overloaded()
+    clock.now = 130.0
+    limiter.overloaded()
+    assert limiter.refusing_secs == 30
+    limiter.taken_in()
+    clock.now = 140.0
+    assert limiter.refusing_secs == 0
+    limiter.overloaded()
+    assert limiter.refusing_secs == 0

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.engines import ports, simulated
+from pipelines.engines import managed, ports, simulated
 from pipelines.engines.managed import Launch, ServerFailed, Servers, ServerWatcher, count_restarts
 from pipelines.errors import UserError
 
@@ -216,6 +216,44 @@ def test_one_that_dies_in_mid_run_is_started_again_at_the_same_port(tmp_path):
     assert not is_there(url)
 
 
+def test_one_that_hangs_is_killed_and_started_again_at_the_same_port(tmp_path, monkeypatch):
+    monkeypatch.setattr(managed, "_CHECK_SECS", 0.1)
+    monkeypatch.setattr(managed, "_SILENT_CHECKS", 3)
+    monkeypatch.setattr(ports, "_ANSWER_SECS", 0.5)
+    notes = Notes()
+    with Servers(tmp_path, notes) as servers:
+        url = servers.url(launch(f"--family={tmp_path}/pids", stop=0.3, restarts=1), "engine")
+        assert until((tmp_path / "pids").exists)
+        first = [server_of(url), *map(int, (tmp_path / "pids").read_text().split())]
+        os.kill(first[0], signal.SIGSTOP)  # Whoever connects is let in by the kernel and hears nothing.
+        assert until(lambda: not is_alive(first[0]))
+        assert until(lambda: is_there(url))
+        assert not any(map(is_alive, first))
+    said = f"the server hung: its /health was not well 3 times in a row; restart 1 of 1, log {tmp_path}/engine.log"
+    assert notes.restarts == [f"engine: {said}"]
+    assert count_restarts(tmp_path) == {"engine": 1}
+    assert not is_there(url)
+
+
+def test_one_that_is_silent_now_and_then_is_only_busy(tmp_path, monkeypatch):
+    monkeypatch.setattr(managed, "_CHECK_SECS", 0.01)
+    monkeypatch.setattr(managed, "_SILENT_CHECKS", 3)
+    notes = Notes()
+    with Servers(tmp_path, notes) as servers:
+        url = servers.url(launch(restarts=1), "engine")
+        first = server_of(url)
+        looks = []
+
+        def is_well(port):
+            looks.append(port)
+            return len(looks) % 3 == 0
+
+        monkeypatch.setattr(ports, "is_well", is_well)
+        assert until(lambda: len(looks) >= 12)
+        assert server_of(url) == first
+    assert notes.restarts == []
+
+
 def test_restarts_are_counted_from_the_logs_and_starts_of_the_command_are_not(tmp_path):
     start, restart = "--- wrongturn starts 2026-11-24T10:00:00+00:00: x\n", "--- wrongturn starts now, restart {}: x\n"
     began = [start, "loading\n", start, "cut in the middle of a line", restart.format(1), restart.format(2), start]
@@ -237,9 +275,9 @@ def test_one_that_dies_too_often_leaves_a_stone_that_says_so_at_once(tmp_path):
         url = servers.url(launch(restarts=0), "engine")
         os.kill(server_of(url), signal.SIGKILL)
         assert until(lambda: answers(url, 500))
-        status, headers, said = ask(url, "POST", "/v1/completions")
-        # "Unavailable", and no need to wait; a scout that asks whether anybody is there hears that somebody is.
-        assert (status, headers["Retry-After"]) == (503, "0")
+        status, _, said = ask(url, "POST", "/v1/completions")
+        # "Gone", so that nobody waits; a scout that asks whether anybody is there hears that somebody is.
+        assert status == 410
         assert said == (
             "engine: the server was killed by signal 9, after 0 restarts (engine.max_restarts=0); see "
             f"{tmp_path}/engine.log"

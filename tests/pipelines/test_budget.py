@@ -1,20 +1,25 @@
 """Budgets and targets: what stops a run, what stays, and that the same command goes on without paying twice."""
 
 import asyncio
+import math
+import time
 from pathlib import Path
 
+import msgspec
 import pyarrow.parquet as pq
 import pytest
 
 from pipelines.budget import Accounts, BudgetReached, BudgetSettings, Price
 from pipelines.config import compose
-from pipelines.engines.base import EngineUnavailable, Reply, Request, Sample, Sampling, Usage
-from pipelines.engines.journaled import JournaledEngine
+from pipelines.engines.base import EngineLost, EngineUnavailable, Reply, Request, Sample, Sampling, Usage
+from pipelines.engines.journaled import JournaledEngine, Outage
+from pipelines.engines.simulated import SimulatedSettings, serving
 from pipelines.journal import Journal
 from pipelines.main import main
 from pipelines.meter import METER
 from pipelines.run import Result, Watcher, run
 from pipelines.shards import file_digest, read_rows
+from tests.engines.ports import held_port
 
 REQUEST = Request(prompt="12345678", prefix="90", sampling=Sampling(max_tokens=8, temperature=1.0))
 RUN = [
@@ -102,6 +107,50 @@ def test_time_is_the_clocks():
         spend(accounts, 1, 1)
 
 
+def test_one_that_is_out_may_go_on_when_the_requests_are_spent_but_not_when_the_time_is():
+    clock = Clock()
+    accounts = Accounts(BudgetSettings(max_requests=1, max_seconds=5), clock)
+    account = accounts.of("")
+    account.admit()
+    account.go_on()
+    with pytest.raises(BudgetReached, match="max_requests=1"):
+        account.admit()
+    account.go_on()
+    clock.now = 104.0
+    assert account.seconds_left == 1
+    clock.now = 106.0
+    assert account.seconds_left == 0
+    with pytest.raises(BudgetReached, match="max_seconds=5"):
+        account.go_on()
+    assert accounts.reached == "budget.max_requests=1"
+
+
+def test_one_that_is_out_does_not_go_on_when_tokens_are_spent_or_all_is_to_end():
+    accounts = Accounts(BudgetSettings(max_tokens=100))
+    account = accounts.of("")
+    account.admit()
+    spend(accounts, 60, 40)
+    with pytest.raises(BudgetReached, match="max_tokens=100"):
+        account.go_on()
+    assert accounts.reached == "budget.max_tokens=100"
+    endless = Accounts(BudgetSettings())
+    assert endless.seconds_left == math.inf
+    endless.of("").go_on()
+    endless.close("the end of the worker")
+    with pytest.raises(BudgetReached, match="the end of the worker"):
+        endless.of("judge").go_on()
+
+
+def test_whoever_asks_after_the_end_is_given_its_reason():
+    accounts = Accounts(BudgetSettings())
+    accounts.of("judge").end(OSError("gone"))
+    accounts.of("judge").end(OSError("gone, too"))
+    for act in (accounts.of("").admit, accounts.of("").go_on):
+        with pytest.raises(OSError, match=r"^gone$"):
+            act()
+    assert accounts.reached == ""
+
+
 def test_money_is_by_the_price_of_each_engine_for_a_million_tokens():
     prices = (Price(prompt=2.0, completion=8.0), Price(engine="judge", prompt=100.0))
     accounts = Accounts(BudgetSettings(max_cost=0.02, prices=prices))
@@ -161,6 +210,31 @@ def test_what_is_in_flight_when_a_budget_is_reached_is_settled(tmp_path, fails):
         return model.asked, size, [type(outcome) for outcome in outcomes[3:]]
 
     assert asyncio.run(work()) == (3, 0 if fails else 3, [BudgetReached, BudgetReached])
+
+
+def test_a_lost_engine_ends_the_others_too_and_what_they_have_asked_is_kept(tmp_path):
+    class Lost(Slow):
+        async def complete(self, request: Request) -> Reply:
+            raise EngineLost("http://judge: down", attempts=6)
+
+    async def work():
+        journal, model = Journal(tmp_path / "j.sqlite"), Slow()
+        accounts = Accounts(BudgetSettings())
+        actor = JournaledEngine(model, journal, METER.pay, accounts.of(""))
+        judge = JournaledEngine(Lost(), journal, METER.pay, accounts.of("judge"))
+        under_way = asyncio.create_task(actor.sample("ExpandTrees", REQUEST))
+        await asyncio.sleep(0)
+        for engine in (judge, actor):
+            with pytest.raises(
+                Outage, match=r"no server answers any more for m: http://judge: down\. When there is one"
+            ):
+                await engine.sample("WriteCritiques", msgspec.structs.replace(REQUEST, prompt="another"))
+        model.gate.set()
+        await actor.settle()
+        assert len(await under_way) == journal.size() == model.asked == 1
+        journal.close()
+
+    asyncio.run(work())
 
 
 @pytest.fixture(scope="module")
@@ -301,3 +375,68 @@ def test_a_budget_that_is_reached_while_a_bundle_still_takes_elements_ends_well_
     result = run_of(tmp_path / "out", "runner.max_in_flight=1", "budget.max_requests=20")
     assert (result.budget_reached, paid() - before) == ("budget.max_requests=20", 20)
     assert list((tmp_path / "out").glob("*/*.parquet")) == []
+
+
+def served(url: str, out: Path, *more: str) -> list[str]:
+    limits = ["engine.limits.max_wait_secs=30", "engine.limits.read_timeout_secs=60"]
+    return ["run", *RUN[1:], "engine=vllm", "engine.model=simulated", f"engine.url={url}", *limits, f"out={out}", *more]
+
+
+@pytest.fixture
+def unvetted(monkeypatch) -> None:
+    """What is asked before a run has limits of its own."""
+    monkeypatch.setattr("pipelines.run.check_servers", lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        {"fault_503": 1.0},
+        {"fault_429": 1.0, "retry_after_seconds": 60.0},
+        {"fault_500": 1.0},
+        {"fault_hang": 1.0, "hang_seconds": 4.0},
+    ],
+    ids=["503", "429", "500", "hang"],
+)
+def test_time_ends_a_run_whose_server_has_only_trouble_and_says_so(tmp_path, capsys, unvetted, faults):
+    with serving(SimulatedSettings(**faults)) as url:
+        began = time.monotonic()
+        assert main(served(url, tmp_path / "out", "budget.max_seconds=2")) == 4
+    assert time.monotonic() - began < 25  # Pauses alone would take a minute.
+    assert "budget.max_seconds=2.0 is reached: this run paid 0 requests" in capsys.readouterr().out
+    assert list((tmp_path / "out").glob("failures/*.parquet")) == []
+
+
+@pytest.mark.parametrize("command", [[], ["dry_run=true"]], ids=["run", "dry run"])
+def test_a_server_that_stays_away_ends_a_run_with_one_line_and_the_same_command_goes_on(
+    tmp_path, capsys, unvetted, command
+):
+    quick = ["problems.num_problems=3", "engine.limits.max_wait_secs=0.1", *command]
+    with held_port() as (_, url):
+        assert main(served(url, tmp_path / "out", *quick)) == 3
+    said = capsys.readouterr()
+    (line,) = [line for line in said.err.splitlines() if line.startswith("wrongturn: ")]
+    assert line.startswith(f"wrongturn: no server answers any more for simulated: {url}: ClientConnectorError: ")
+    assert line.endswith("the same command goes on from here: what was answered is in the journal")
+    assert "needs" not in said.out
+    assert list((tmp_path / "out").glob("*/*.parquet")) == []
+    with serving(SimulatedSettings()) as url:
+        assert main(served(url, tmp_path / "out", *quick)) == 0
+
+
+def test_an_engine_that_stays_away_among_several_ends_the_run_and_nothing_is_paid_twice(tmp_path, unvetted):
+    small = ["problems.num_problems=3", "search=quick", "verify=quick", "panel.agents=[{name: one, engine: judge}]"]
+
+    def paid_by(url: str, judge: str, out: str, code: int) -> int:
+        engine = ["kind=vllm", "model=simulated", f"url={judge}", "limits.max_attempts=2", "limits.max_wait_secs=0.1"]
+        named = [f"+engines.judge.{setting}" for setting in engine]
+        before = paid()
+        assert main(served(url, tmp_path / out, *small, *named)) == code
+        return paid() - before
+
+    with serving(SimulatedSettings()) as url:
+        with held_port() as (_, dead):
+            first = paid_by(url, dead, "out", 3)
+        assert first > 0
+        assert first + paid_by(url, url, "out", 0) == paid_by(url, url, "alone", 0)
+    assert digests(tmp_path / "out") == digests(tmp_path / "alone") != {}

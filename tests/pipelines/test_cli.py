@@ -344,8 +344,11 @@ def test_a_wrong_model_or_url_is_one_line_and_the_right_one_then_goes_on(tmp_pat
         code, _, complaint = wrongturn(*served_run(url + path, tmp_path / "out", f"engine.model={model}"))
         assert code == 2
         assert complaint.startswith("wrongturn: ")
-        assert "HTTP 404" in complaint
-        assert "check engine.url, which is without /v1, and engine.model" in complaint
+        if path:
+            assert "HTTP 404" in complaint
+            assert "check engine.url, which is without /v1, and engine.model" in complaint
+        else:
+            assert "has no model 'other'; give one of those it has: simulated" in complaint
         assert not (tmp_path / "out" / "COMPLETED").exists()
         if path:  # The URL is no part of the config: the same folder goes on.
             code, _, _ = wrongturn(*served_run(url, tmp_path / "out"))
@@ -353,15 +356,12 @@ def test_a_wrong_model_or_url_is_one_line_and_the_right_one_then_goes_on(tmp_pat
             assert ends(tmp_path / "out")["ExpandTrees"]["kept"] == 2
 
 
-def test_an_outage_fails_every_element_and_the_same_command_goes_on_when_it_is_over(tmp_path, wrongturn):
-    code, printed, _ = wrongturn(*served_run("http://127.0.0.1:9", tmp_path / "out"))
+def test_an_outage_ends_the_run_with_one_line_and_the_same_command_goes_on_when_it_is_over(tmp_path, wrongturn):
+    code, _, complaint = wrongturn(*served_run("http://127.0.0.1:9", tmp_path / "out"))
     assert code == 3
-    assert "2 elements failed" in printed
-    assert "The same command tries them again" in printed
-    failed = list(read_rows(tmp_path / "out", "failures"))
-    assert [(row["stage"], row["error"], row["attempts"]) for row in failed] == [
-        ("ExpandTrees", "EngineUnavailable", 2)
-    ] * 2
+    assert "wrongturn: no server answers any more for simulated: http://127.0.0.1:9: " in complaint
+    assert "the same command goes on from here" in complaint
+    assert list((tmp_path / "out").glob("*/*.parquet")) == []
     with serving(SimulatedSettings()) as url:
         code, _, _ = wrongturn(*served_run(url, tmp_path / "out"))
     assert code == 0
@@ -425,6 +425,17 @@ def test_doctor_looks_at_out_and_makes_nothing(wrongturn, tmp_path):
     assert examined(wrongturn, f"out={tmp_path / 'not' / 'yet'}")[:2] == (0, "ok")
     assert list(tmp_path.iterdir()) == []
     assert examined(wrongturn, "out=memory://bucket/out", f"journal={tmp_path / 'j'}")[:2] == (0, "ok")
+
+
+def test_doctor_says_of_out_what_a_run_would_be_told(wrongturn, tmp_path):
+    (tmp_path / "README.md").write_text("thesis")
+    assert examined(wrongturn, f"out={tmp_path}")[:2] == (1, "no")
+    (tmp_path / "README.md").rename(tmp_path / "j.sqlite")
+    assert examined(wrongturn, f"out={tmp_path}", f"journal={tmp_path / 'j.sqlite'}")[:2] == (0, "ok")
+    link = tmp_path / "link"
+    link.mkdir()
+    (link / ".wrongturn").symlink_to(tmp_path)
+    assert examined(wrongturn, f"out={link}")[:2] == (1, "no")
 
 
 def test_doctor_says_what_a_store_refuses(wrongturn, tmp_path, monkeypatch):

@@ -99,10 +99,21 @@ BAD = [
     ("replace=maybe", "replace: Expected `bool`, got `str`"),
     ("replace=1", "replace: Expected `bool`, got `int`"),
     ("out=null", "out: Expected `str`, got `null`"),
+    (
+        "hygiene.test_sets=h/t.jsonl",
+        "hygiene.test_sets: expected a list, got `str`; write hygiene.test_sets=[h/t.jsonl]",
+    ),
+    (
+        "export.prefer.rejected_agents=a",
+        "export.prefer.rejected_agents: expected a list, got `str`; write export.prefer.rejected_agents=[a]",
+    ),
+    ("loop=teacher loop.rows=refine", "loop.rows: expected a list, got `str`; write loop.rows=[refine]"),
+    ("card.tags=3", "card.tags: expected a list, got `int`; write card.tags=[3]"),
+    ("verify.tests=null", "verify.tests: expected a list, got `null`; write verify.tests=[]"),
     ("engine.slots=many", "engine.slots: Expected `int`, got `str`"),
     ("verify.help.rollouts=x", "verify.help.rollouts: Expected `int`, got `str`"),
     ("actor.temperature=hot", "actor.temperature: Expected `float`, got `str`"),
-    ("actor.stop=END", "actor.stop: Expected `array`, got `str`"),
+    ("actor.stop=END", "actor.stop: expected a list, got `str`; write actor.stop=[END]"),
     # An unknown option of a group.
     (
         "problems=nope",

@@ -133,3 +133,67 @@ def test_a_dry_run_keeps_to_the_budget(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "budget.max_requests=5 is reached before the sample was done" in printed
     assert "The sample paid 5 requests" in printed
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_folder_that_a_run_would_not_touch_is_left_alone_then_and_afterwards(tmp_path, capsys):
+    out = tmp_path / "d"
+    out.mkdir()
+    (out / "README.md").write_text("thesis")
+    for command in (["dry_run=true"], []):
+        assert main(["run", *RUN, f"out={out}", *command]) == 2
+        assert "holds files that wrongturn did not write" in capsys.readouterr().err
+    assert files(out) == {"README.md": b"thesis"}
+
+
+def test_a_journal_is_made_nowhere_through_a_link(tmp_path, capsys):
+    elsewhere, out = tmp_path / "elsewhere", tmp_path / "link"
+    elsewhere.mkdir()
+    out.mkdir()
+    (out / ".wrongturn").symlink_to(elsewhere)
+    assert main(["run", *RUN, f"out={out}", "dry_run=true"]) == 2
+    assert "is a symbolic link" in capsys.readouterr().err
+    assert files(elsewhere) == {}
+
+
+def test_a_run_that_would_be_refused_for_its_config_is_refused_before_its_cost_is_told(tmp_path, capsys):
+    small = [*RUN, "problems.num_problems=2", "search=quick", f"out={tmp_path / 'out'}"]
+    run(compose(small), Watcher())
+    assert main(["run", *small, "seed=5", "dry_run=true"]) == 2
+    assert "holds a run with another config" in capsys.readouterr().err
+    assert main(["run", *small, "seed=5", "dry_run=true", "replace=true"]) == 0
+
+
+@pytest.mark.parametrize("name", ["j.sqlite", "kept/j.sqlite"])
+def test_a_run_may_have_the_folder_into_which_its_dry_run_has_put_a_journal(tmp_path, name):
+    out = tmp_path / "out"
+    small = [*RUN, "problems.num_problems=2", "search=quick", f"journal={out / name}", f"out={out}"]
+    for command in (["dry_run=true"], []):
+        assert main(["run", *small, *command]) == 0
+    assert (out / "COMPLETED").exists()
+
+
+# With this seed some but not all of the problems fail by poison prompts.
+POISON = ["engine.world.fault_poison=0.01", "engine.limits.max_attempts=2", "engine.limits.max_wait_secs=0.01"]
+
+
+def test_a_sample_in_which_too_much_failed_tells_nothing_of_the_whole(tmp_path, capsys):
+    assert main(["run", *RUN, *POISON, f"out={tmp_path / 'out'}", "dry_run=true"]) == 3
+    printed = capsys.readouterr().out
+    assert "elements of the sample failed, more than max_failure_share allows" in printed
+    assert "HTTP 500" in printed
+    assert "90% interval" not in printed
+    assert "Time was not measured" not in printed
+
+
+def test_problems_that_failed_are_in_no_figure(dry, tmp_path):
+    forecast = forecast_of(tmp_path / "out", *POISON, "max_failure_share=1.0")
+    assert forecast.num_failed > 0
+    assert forecast.exit_code == 0
+    sampled, whole = forecast.amounts["requests"], dry[1].amounts["requests"]
+    # Each problem that did not fail costs what it costs without a fault; those that did would have dragged it down.
+    assert 0 < sampled.sampled < whole.sampled
+    assert sampled.total / 20 == pytest.approx(whole.total / 20, rel=0.35)

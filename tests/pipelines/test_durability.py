@@ -19,8 +19,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import memory
 from pipelines.engines.base import Sample, Usage
-from pipelines.engines.simulated import SimulatedSettings, serving
+from pipelines.engines.simulated import SimulatedSettings, serving, serving_subprocess
 from pipelines.journal import VERSION, Journal, JournalError
 from pipelines.main import main
 from pipelines.shards import file_digest
@@ -385,6 +386,18 @@ def test_a_supervisor_that_stops_a_run_is_heard_like_ctrl_c(tmp_path, working):
     assert (working.returncode, complaint.strip()) == (128 + 15, "stopped; the same command goes on from here")
     state = tmp_path / "out" / ".wrongturn"
     assert [path.name for path in state.glob("journal*")] == ["journal.sqlite"]
+
+
+# Many problems.
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_four_times_as_many_problems_take_hardly_more_memory():
+    with serving_subprocess(SimulatedSettings(cache_blocks=0)) as url:
+        few, many = (memory.measure(num_problems, 512, url) for num_problems in (1000, 4000))
+    assert many.rows > 3 * few.rows
+    assert many.rss_mib <= 1.2 * few.rss_mib, (few, many)
 
 
 # A checker that is killed.

@@ -1,7 +1,9 @@
 """Whatever a server does, every element ends in one place and no label is false."""
 
+import json
 import math
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -12,8 +14,11 @@ from hypothesis import strategies as st
 
 from benchmarks.faults import MIXED, SINGLE, Trial, false_labels
 from pipelines.config import compose
+from pipelines.engines.simulated import SimulatedSettings, app, serving
+from pipelines.engines.simulated.wire import Refusal, read_wish
 from pipelines.main import main
 from pipelines.manifest import read_books
+from pipelines.meter import METER
 from pipelines.run import Watcher, run
 from pipelines.shards import read_rows
 from schemas import Tree
@@ -22,7 +27,8 @@ from schemas.arrow import from_row
 NUM_PROBLEMS = 4
 RUN = [
     *("engine=simulated", "problems=simulated", f"problems.num_problems={NUM_PROBLEMS}", "actor=plain", "panel=blind"),
-    *("engine.limits.max_attempts=3", "engine.limits.max_wait_secs=0.02", "engine.limits.read_timeout_secs=0.3"),
+    # What is away for 0.4 s ends a run: longer than any outage here.
+    *("engine.limits.max_attempts=3", "engine.limits.max_wait_secs=0.2", "engine.limits.read_timeout_secs=0.3"),
     *("engine.world.retry_after_seconds=0.01", "engine.world.slow_seconds=0.05", "engine.world.hang_seconds=0.5"),
 ]
 ATTEMPT = ["429", "429_bare", "500", "503", "hang", "slow", "cut", "schema", "short", "empty"]
@@ -34,7 +40,7 @@ schedules = st.fixed_dictionaries(
         "fault_poison": st.sampled_from([0.01, 0.1, 0.5]),
         "fault_too_long": st.sampled_from([0.01, 0.1, 0.5]),
         "outage_after": st.integers(1, 60),
-        "outage_seconds": st.sampled_from([0.02, 0.3]),
+        "outage_seconds": st.sampled_from([0.02, 0.1]),
         "fault_seed": st.integers(0, 10**6),
         "malformed_rate": st.sampled_from([0.0, 0.2]),
         "critic_malformed_rate": st.sampled_from([0.0, 0.2]),
@@ -50,15 +56,33 @@ def trees_of(out: Path) -> dict[str, Tree]:
 
 def entered_by_hand(out: Path) -> dict[str, int]:
     """What entered each stage, from the tables alone: what left the stage before."""
-    sizes = {
-        name: sum(pq.read_metadata(file).num_rows for file in (out / name).glob("*.parquet"))
-        for name in ("trees", "pairs", "alone")
-    }
+    pairs, alone = size(out, "pairs"), size(out, "alone")
     return {
         "ExpandTrees": NUM_PROBLEMS,
-        "PairPaths": sizes["trees"],
-        "AggregateCritiques": sizes["pairs"] + sizes["alone"],
+        "PairPaths": size(out, "trees"),
+        # Of the three critics one looks at pairs only.
+        "WriteCritiques": 3 * pairs + 2 * alone,
+        "AggregateCritiques": pairs + alone,
+        "VerifyCritiques": sum(len(row["candidates"]) for row in read_rows(out, "panels")),
     }
+
+
+def size(out: Path, table: str) -> int:
+    return sum(pq.read_metadata(file).num_rows for file in (out / table).glob("*.parquet"))
+
+
+def share_by_hand(out: Path) -> float:
+    """The largest share of a stage that failed; all of one that kept nothing, or was refused whatever it asked."""
+    kept = {
+        "ExpandTrees": size(out, "trees"),
+        "WriteCritiques": size(out, "critiques"),
+        "AggregateCritiques": size(out, "panels"),
+        "VerifyCritiques": sum(row["decision"] == "kept" for row in read_rows(out, "verified")),
+    }
+    failed = {stage: rows_at(out, "failures", stage) for stage in kept}
+    shares = [failed[stage] / entered_by_hand(out)[stage] if kept[stage] else 1 for stage in kept if failed[stage]]
+    paid = json.loads((out / "run.json").read_text())["paid"]
+    return max([0, *shares, *(1 for usage in paid.values() if usage["requests"] and not usage["samples"])])
 
 
 def rows_at(out: Path, table: str, stage: str) -> int:
@@ -85,7 +109,8 @@ def test_through_any_faults_in_is_kept_and_rejected_and_failed(schedule, share):
             )
         failed = len(list(read_rows(out, "failures")))
         assert sum(stage.failed for stage in books.stages) == failed
-        assert code == (3 if failed > share * sum(stage.entered for stage in books.stages) else 0)
+        assert code == (3 if share_by_hand(out) > share else 0)
+        assert (out / "COMPLETED").exists() == (code == 0)
         for tree in trees_of(out).values():
             check_tree(tree)
 
@@ -143,3 +168,74 @@ def test_the_mixture_ends_well_with_everything_accounted_for(tmp_path):
     assert (figure.rc, figure.false_labels, figure.changed, figure.balanced) == (0, 0, 0, True)
     assert figure.failures > 0
     assert figure.rows_out > 0
+
+
+# What may fail, and what may not.
+
+
+def test_rows_that_are_no_problems_do_not_hide_that_every_problem_failed(tmp_path, capsys):
+    rows = [{"question": f"What is {i} + 4?", "answer": f"{i + 4}" if i < 5 else None} for i in range(84)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    problems = ["problems=file", f"problems.path={tmp_path / 'rows.jsonl'}", "problems.domain=exact"]
+    dead = ["engine.world.fault_poison=1", "engine.limits.max_attempts=1"]
+    words = [*(word for word in RUN if not word.startswith("problems")), *problems, *dead, f"out={tmp_path / 'out'}"]
+    assert main(["run", *words]) == 3
+    assert (
+        "5 elements failed, the largest share in ExpandTrees: 5 of 5 problems and nothing was kept, which counts as "
+        "all of them (100.0%, 10.0% allowed)"
+    ) in capsys.readouterr().out
+    assert not (tmp_path / "out" / "COMPLETED").exists()
+    assert main(["publish", str(tmp_path / "out"), "org/name", "--dry-run"]) == 2
+    assert "is not COMPLETED: shards are missing, or more failed than max_failure_share" in capsys.readouterr().err
+    # Whoever allows it has a whole run.
+    assert main(["run", *words, "max_failure_share=1"]) == 0
+    assert (tmp_path / "out" / "COMPLETED").exists()
+
+
+def refuse_constrained(monkeypatch: pytest.MonkeyPatch, is_refused: Callable[[bytes], bool]) -> None:
+    """Has the simulated server refuse requests that ask for JSON: those that are said."""
+
+    def read(raw: bytes, **more):
+        if b"structured_outputs" in raw and is_refused(raw):
+            raise Refusal(400, "structured_outputs: not supported by this server")
+        return read_wish(raw, **more)
+
+    monkeypatch.setattr(app, "read_wish", read)
+
+
+def test_a_stage_that_is_refused_whatever_it_asks_is_asked_again_by_the_same_command(tmp_path, capsys, monkeypatch):
+    served = ["engine=vllm", "engine.model=simulated", *(word for word in RUN if "engine" not in word)]
+    out = tmp_path / "out"
+    with serving(SimulatedSettings()) as url:
+        words = ["run", *served, f"engine.url={url}", f"out={out}"]
+        with monkeypatch.context() as patch:
+            refuse_constrained(patch, lambda raw: True)
+            for more in ([], [], ["retry=failed"]):
+                before = METER.read().paid.requests
+                assert main([*words, *more]) == 3
+                assert METER.read().paid.requests > before
+                said = capsys.readouterr().out
+                assert "structured_outputs: not supported by this server" in said
+                assert "Whatever this start asked for WriteCritiques was refused" in said
+                assert not (out / "COMPLETED").exists()
+            # A start that asks nothing learns nothing: the shard is still to be filled.
+            assert main([*words, "budget.max_requests=0"]) == 4
+        assert main(words) == 0
+        assert (out / "COMPLETED").exists()
+        assert size(out, "critiques") > 0
+
+
+def test_prompts_that_are_refused_among_others_are_rejections_and_are_not_asked_for_ever(tmp_path, monkeypatch):
+    served = ["engine=vllm", "engine.model=simulated", *(word for word in RUN if "engine" not in word)]
+    refuse_constrained(monkeypatch, lambda raw: b"skeptic" in raw)
+    out = tmp_path / "out"
+    with serving(SimulatedSettings()) as url:
+        words = ["run", *served, f"engine.url={url}", f"out={out}"]
+        assert main(words) == 0
+        reasons = [row["reason"] for row in read_rows(out, "rejections") if row["stage"] == "WriteCritiques"]
+        # One of the three critics, and nobody else.
+        assert reasons.count("prompt_refused") == size(out, "pairs") + size(out, "alone") > 0
+        assert size(out, "critiques") > 0
+        before = METER.read().paid.requests
+        assert main(words) == 0
+        assert METER.read().paid.requests == before

@@ -101,8 +101,43 @@ def test_every_element_is_counted_where_it_ended(tmp_path):
         "WriteShards": (2, 2, 0, 0),
     }
     assert all(stage.balanced for stage in books.stages)
-    # Three failures among 6 + 5 + 4 + 8 + 4 + 5 + 2 elements.
-    assert books.failure_share == 3 / 34
+    # One of five problems, one of eight critiques asked for, one of five critiques to be verified.
+    assert books.failure_share == 1 / 5
+    assert books.worst.stage == "ExpandTrees"
+    assert books.num_accepted == 2
+
+
+def test_neither_rejected_rows_nor_later_stages_make_the_share_of_lost_problems_smaller(tmp_path):
+    # Of 84 rows 79 are no problems; of the five problems one fails, and what came of the four trees does not.
+    records = a_run()
+    records["rejections"] += [
+        Rejection(stage="ReadProblems", key=f"f:{i}", problem_id="", reason="null_answer") for i in range(78)
+    ]
+    records["failures"] = [make(Failure, 0, stage="ExpandTrees", error="EngineUnavailable")]
+    lay_out(tmp_path, records)
+    books = keep_books(tmp_path, num_read=84, num_problems=5, num_agents=NUM_AGENTS, num_contrastive=0)
+    assert numbers(books)["ReadProblems"] == (84, 5, 79, 0)
+    assert books.failure_share == 1 / 5
+
+
+@pytest.mark.parametrize(
+    ("stage", "entered", "kept", "rejected", "failed", "share"),
+    [
+        ("WriteCritiques", 20, 15, 4, 1, 1 / 20),
+        # Nothing was kept: all of it is lost, as far as anybody can tell.
+        ("WriteCritiques", 20, 0, 19, 1, 1.0),
+        ("WriteCritiques", 20, 0, 20, 0, 0.0),
+        ("WriteCritiques", 0, 0, 0, 0, 0.0),
+        # Solutions that came with problems: 16 are unfit for the trees of four problems, of which one failed.
+        ("ExpandTrees", 20, 3, 16, 1, 1 / 4),
+    ],
+)
+def test_a_stage_s_share_is_of_what_could_have_been_kept(stage, entered, kept, rejected, failed, share):
+    count = StageCount(
+        stage=stage, element="e", entered=entered, kept=kept, rejected=rejected, failed=failed, reasons={}
+    )
+    assert count.balanced
+    assert count.failure_share == share
 
 
 def test_rows_of_dialogues_that_are_left_out_count_beside_verified_critiques(tmp_path):

@@ -318,3 +318,55 @@ def test_a_folder_without_tables_cannot_be_shown(tmp_path):
 def test_a_folder_with_tables_can_be_shown(output, out):
     run(output, ONE)
     assert require_complete(str(out), ("trees", "rl")) == out
+
+
+@pytest.mark.parametrize(
+    ("place", "there"),
+    [
+        ("", ".wrongturn/journal.sqlite"),
+        ("j.sqlite", "j.sqlite"),
+        ("j.sqlite", "j.sqlite-wal"),
+        ("kept/j.sqlite", "kept/j.sqlite"),
+    ],
+)
+def test_a_journal_that_lies_there_before_makes_no_folder_foreign(output, out, place, there):
+    output.journal(f"{out / place}" if place else "")
+    (out / there).parent.mkdir(parents=True)
+    (out / there).write_bytes(b"1")
+    output.check(ONE)
+    run(output, ONE)
+    assert (out / there).read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("there", ["j.sqlite", "j.sqlite.md", "README.md", ".wrongturn.md"])
+def test_a_state_folder_or_a_journal_makes_nothing_else_ours(output, out, there):
+    output.journal(f"{out / 'other.sqlite'}")
+    (out / ".wrongturn").mkdir(parents=True)
+    (out / ".wrongturn" / "journal.sqlite").write_bytes(b"")
+    (out / there).write_text("dear")
+    assert "holds files that wrongturn did not write" in refused(output)
+    for digest in ("", ONE):
+        with pytest.raises(OutputError, match="holds files that wrongturn did not write"):
+            output.check(digest)
+    assert files(out) == {there, ".wrongturn/journal.sqlite"}
+
+
+def test_a_look_says_what_a_run_would_be_told_and_makes_nothing(output, out, tmp_path):
+    output.check(ONE)
+    assert not out.exists()
+    run(output, ONE)
+    before = files(out)
+    output.check(ONE)
+    output.check()
+    output.check(TWO, replace=True)
+    with pytest.raises(OutputError, match="holds a run with another config"):
+        output.check(TWO)
+    assert files(out) == before
+    link = tmp_path / "link"
+    link.mkdir()
+    (link / ".wrongturn").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OutputError, match=r"link/\.wrongturn is a symbolic link"):
+        Output(str(link)).check(ONE)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputError, match=r"cannot write to .*file: Not a directory"):
+        Output(str(tmp_path / "file")).check(ONE)

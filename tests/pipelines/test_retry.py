@@ -2,13 +2,17 @@
 
 import io
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from rich.console import Console
 
+from benchmarks.kill_points import Point
 from pipelines.config import compose
-from pipelines.display import Display
+from pipelines.display import Display, print_summary
 from pipelines.engines.simulated import SimulatedSettings, serving
 from pipelines.extent import failed_elements, written_shards
 from pipelines.journal import Journal
@@ -18,6 +22,7 @@ from pipelines.run import Result, Watcher, run
 from pipelines.shards import file_digest, read_rows, shard_of
 
 SMALL = ["problems=simulated", "problems.num_problems=9", "runner.problems_per_shard=3", "actor=plain", "panel=blind"]
+ROOT = Path(__file__).parents[2]
 PATIENCE = ["engine.limits.max_attempts=2", "engine.limits.max_wait_secs=0.05"]
 
 
@@ -107,11 +112,65 @@ def test_it_says_before_it_starts_what_failed_and_what_the_journal_holds(poisone
     with serving(SimulatedSettings()) as url:
         run(compose([*served(url), "retry=failed", f"out={poisoned}"]), Display(Console(file=shown, width=200)))
     text = shown.getvalue()
-    assert f"the journal holds {held} samples" in text
     shards = {shard_of(row["problem_id"], 3) for row in failures}
+    assert f"{3 - len(shards)} of 3 shards are finished already; the journal holds {held} samples" in text
     assert f"{len(failures)} elements of {len(shards)} shards failed before and are tried again" in text
     for stage in {row["stage"] for row in failures}:
         assert f"{stage} {sum(row['stage'] == stage for row in failures)}" in text
+
+
+def test_it_does_not_call_finished_what_it_will_not_touch(poisoned):
+    sound_shard = min(set(range(3)) - set(failed_elements(poisoned, range(3), 3)))
+    (poisoned / ".wrongturn" / "done" / f"{sound_shard:05d}.json").unlink()
+    shown = io.StringIO()
+    display = Display(Console(file=shown, width=200))
+    run(compose([*served("http://127.0.0.1:9"), "retry=failed", "budget.max_requests=0", f"out={poisoned}"]), display)
+    num_failed = len({shard_of(row["problem_id"], 3) for row in read_rows(poisoned, "failures")})
+    assert f"{3 - num_failed - 1} of 3 shards are finished already" in shown.getvalue()
+
+
+def kill_while_rewriting(out: Path, url: str, index: int, *more: str) -> None:
+    """Gives the command and kills it when some of a shard's files are new and some are old."""
+    stamp = out.parent / "stamp"
+    point = Point(kind="replaced", match=f"trees/*-{index:05d}-*")
+    point_words = [msgspec.json.encode(point).decode(), str(stamp)]
+    command = [sys.executable, "-m", "benchmarks.kill_points", *point_words, *served(url), *more, f"out={out}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, process_group=0)
+    assert (done.returncode, stamp.exists()) == (-9, True), done.stderr
+
+
+@pytest.mark.parametrize("more", [(), ("retry=failed",)])
+def test_a_shard_with_failures_whose_rewriting_was_killed_is_in_no_books_and_is_written_anew(poisoned, sound, more):
+    index = min(failed_elements(poisoned, range(3), 3))
+    before = digests(poisoned)
+    with serving(SimulatedSettings(fault_poison=0.3, fault_seed=3)) as url:  # Other prompts fail, and more of them.
+        kill_while_rewriting(poisoned, url, index, *more)
+    mixed = {name: sha for name, sha in digests(poisoned).items() if f"-{index:05d}-" in name}
+    assert mixed.items() - before.items()
+    assert before.items() & mixed.items()
+    # A start that may ask nothing ends at this shard, and counts what is whole.
+    stopped = run_of(poisoned, *served("http://127.0.0.1:9"), "budget.max_requests=0", *more)
+    assert stopped.budget_reached
+    assert index in stopped.unfinished
+    assert all(stage.balanced for stage in stopped.books.stages)
+    assert not [name for name in digests(poisoned) if f"-{index:05d}-" in name]
+    with serving(SimulatedSettings()) as url:
+        assert run_of(poisoned, *served(url), *more).unfinished == ()
+    assert digests(poisoned) == digests(sound)
+    assert (poisoned / "COMPLETED").exists()
+
+
+def test_a_budget_stop_counts_the_problems_of_shards_that_hold_failed_elements(poisoned):
+    failed = failed_elements(poisoned, range(3), 3)
+    rows = [row["problem"]["id"] for row in read_rows(poisoned, "trees")]
+    lost = [row["key"] for row in read_rows(poisoned, "failures") if row["stage"] == "ExpandTrees"]
+    num_left = sum(shard_of(problem_id, 3) in failed for problem_id in [*rows, *lost])
+    result = run_of(poisoned, *served("http://127.0.0.1:9"), "budget.max_requests=0")
+    shown = io.StringIO()
+    print_summary(Console(file=shown, width=500), result)
+    listed = ", ".join(map(str, failed))
+    assert f"Unfinished: {len(failed)} of 3 shards ({listed}) with {num_left} problems." in shown.getvalue()
+    assert num_left > 0
 
 
 def test_without_a_failure_it_asks_nothing(sound, tmp_path):
@@ -153,6 +212,18 @@ def test_the_files_of_a_shard_that_is_not_whole_are_no_part_of_the_books(sound, 
         "train-00000-of-00003.parquet",
         "train-00002-of-00003.parquet",
     ]
+
+
+def test_neither_are_those_of_a_shard_that_somebody_has_changed(poisoned, sound):
+    """With failures or without: a file of another run of the same shard is there, and is not what its mark says."""
+    index = min(failed_elements(poisoned, range(3), 3))
+    assert written_shards(poisoned, 3) == (0, 1, 2)
+    name = f"trees/train-{index:05d}-of-00003.parquet"
+    assert file_digest(poisoned / name) != file_digest(sound / name)
+    shutil.copy(sound / name, poisoned / name)
+    assert written_shards(poisoned, 3) == tuple(sorted({0, 1, 2} - {index}))
+    # What failed in it is still to be tried again.
+    assert index in failed_elements(poisoned, range(3), 3)
 
 
 SIMULATED = ["engine=simulated", *SMALL[:1], "problems.num_problems=8", "actor=plain", "panel=blind"]

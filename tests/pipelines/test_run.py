@@ -22,7 +22,7 @@ from pipelines.meter import METER
 from pipelines.output import Output
 from pipelines.plan import make_plan
 from pipelines.run import Result, Watcher, read_inputs, run, site_of
-from pipelines.shards import SPLITS, file_digest, read_rows
+from pipelines.shards import SPLITS, file_digest, read_file, read_rows
 from pipelines.site import this_host
 from schemas.arrow import CONFIGS
 
@@ -173,6 +173,40 @@ def test_several_shards_hold_each_problem_once(tmp_path):
     ids = [row["problem"]["id"] for row in read_rows(tmp_path / "out", "trees")]
     assert len(ids) == len(set(ids)) == 7
     assert all(stage.balanced for stage in result.books.stages)
+
+
+def test_a_target_counts_critiques_that_passed_and_not_marked_ones_that_did_not(tmp_path):
+    words = [*SCRIPTED, "problems.num_problems=12", "runner.problems_per_shard=4", "export.feedback=both_marked"]
+    journal = f"journal={tmp_path / 'journal.sqlite'}"
+    _run(tmp_path / "whole", *words, journal)
+    decisions = [
+        [
+            row["decision"]
+            for split in SPLITS
+            for row in read_file(tmp_path / "whole" / "sft" / f"{split}-{index:05d}-of-00003.parquet")
+        ]
+        for index in range(3)
+    ]
+    kept = [each.count("kept") for each in decisions]
+    target = kept[0] + 1
+    assert len(decisions[0]) >= target  # Those that did not pass would be enough with the others.
+    last = next(index for index in range(3) if sum(kept[: index + 1]) >= target)
+    result = _run(tmp_path / "out", *words, journal, f"target_rows={target}")
+    assert result.unfinished == tuple(range(last + 1, 3))
+    assert result.has_target
+    assert result.books.num_accepted == sum(kept[: last + 1]) < result.books.rows["sft"]
+
+
+def test_a_target_with_one_shard_is_said_to_save_nothing_before_it_starts(tmp_path):
+    words = [*SCRIPTED, "problems.num_problems=3", "target_rows=1", "budget.max_requests=0"]
+    note = (
+        "target_rows=1 is looked at between shards, and all 3 problems are in one: all are worked on. A smaller "
+        "runner.problems_per_shard (now 512) lets it end sooner\n"
+    )
+    for name, more, is_said in (("one", [], True), ("three", ["runner.problems_per_shard=1"], False)):
+        shown = io.StringIO()
+        run(compose([*words, *more, f"out={tmp_path / name}"]), Display(Console(file=shown, width=200)))
+        assert (note in shown.getvalue()) == is_said
 
 
 def test_a_simulated_run_keeps_mostly_right_critiques_and_no_leak(tmp_path):

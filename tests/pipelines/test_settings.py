@@ -59,7 +59,6 @@ def test_what_shapes_the_data_changes_the_digest(override):
         "max_failure_share=0.5",
         "runner.max_in_flight=3",
         "runner.checker_processes=2",
-        "engine.url=http://h:1",
         "engine.limits.max_in_flight=3",
         "engine.limits.max_attempts=2",
         "engine.num_threads=1",

@@ -7,6 +7,7 @@ import pytest
 
 from pipelines.budget import Accounts, BudgetReached, BudgetSettings
 from pipelines.engines.base import Usage
+from pipelines.engines.journaled import Outage
 from pipelines.errors import UserError
 from pipelines.meter import METER, Meter
 from pipelines.plan import Inputs, package_version
@@ -205,6 +206,13 @@ def test_a_worker_s_error_for_people_is_told_without_its_traceback(site):
     with pytest.raises(UserError) as caught:
         jobs(site, Job(RuntimeError(text)))[0].fill([0])
     assert str(caught.value) == "out: the worker on h does not see the run"
+
+
+def test_an_outage_that_a_worker_sees_is_the_commands_own(site):
+    error = broken_by("pipelines.engines.journaled.Outage: no server answers any more for m: http://h: down. Go on")
+    with pytest.raises(Outage, match=r"^no server answers any more for m: http://h: down\. Go on$") as caught:
+        jobs(site, Job(RuntimeError(error)))[0].fill([0])
+    assert caught.value.exit_code == 3
 
 
 def broken_by(error):

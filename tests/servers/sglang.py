@@ -3,25 +3,23 @@
     with running_sglang() as (url, model):
         engine = Sglang(url=url, model=model)
 
-Its kernel package is stood in for, see `sglang_cpu.py`; the rest is SGLang as it ships. The interpreter of its
-environment is `WRONGTURN_SGLANG_PYTHON`, else the one that `tests/servers/install_sglang.sh` makes; without either the
-test is skipped and says so. A server takes 2.9 GB and about half a minute to start.
+Its kernel package is stood in for, see `sglang_cpu.py`; the rest is SGLang as it ships, started as a run starts it. The
+interpreter of its environment is `WRONGTURN_SGLANG_PYTHON`, else the one that `tests/servers/install_sglang.sh` makes;
+without either the test is skipped and says so. A server takes 2.9 GB and about half a minute to start, and is gone when
+the context ends or the process dies.
 """
 
 import importlib.metadata
 import os
-import signal
-import socket
 import subprocess
-import tempfile
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from pipelines.engines import serve
+from pipelines.engines.settings import Sglang
 from tests.servers.vllm import CACHE, MODEL, smollm2_gguf
 
 LAUNCHER = Path(__file__).with_name("sglang_cpu.py")
@@ -31,12 +29,11 @@ ARGS = (
     "--disable-overlap-schedule",
     "--max-total-tokens=16384",
     "--mem-fraction-static=0.3",
-    "--enable-cache-report",
     "--sleep-on-idle",
-    # Without it a reply in JSON may hold white space without end.
-    "--constrained-json-disable-any-whitespace",
 )
-_START_SECS, _STOP_SECS = 900.0, 30.0
+# The launcher's folder holds a module of SGLang's name, this one: it must not stand on SGLang's path. One thread, for
+# several wait for each other busily: where something else needs a core they are many times slower.
+ENVIRONMENT = {"PYTHONSAFEPATH": 1, "OMP_NUM_THREADS": 1}
 
 
 def sglang_python() -> str:
@@ -56,58 +53,28 @@ def smollm2_folder() -> Path:
         convert = "import pathlib, sys; sys.path.append(sys.argv[1]); import sglang_cpu, smollm2_folder; "
         convert += "smollm2_folder.convert(*map(pathlib.Path, sys.argv[2:]))"
         command = [sglang_python(), "-P", "-c", convert, str(LAUNCHER.parent), str(gguf), str(folder)]
-        done = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=600, check=False)
+        env = os.environ | {"HF_HUB_OFFLINE": "1"}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
     return folder
 
 
-def _environment() -> dict[str, str]:
-    # The launcher's folder holds a module of SGLang's name, this one: it must not stand on SGLang's path. One thread,
-    # for several wait for each other busily: where something else needs a core they are many times slower.
-    return os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
+def sglang_settings(*extra_args: str | int) -> Sglang:
+    """The engine of a run that starts such a server itself; `extra_args` are added to the command line."""
+    return Sglang(
+        model=str(smollm2_folder()),
+        served_name=MODEL,
+        style="raw",
+        python=sglang_python(),
+        program=(str(LAUNCHER),),
+        extra_args=(*ARGS, *extra_args),
+        env=ENVIRONMENT,
+        start_timeout_secs=900,
+    )
 
 
 @contextmanager
-def running_sglang(*extra_args: str) -> Iterator[tuple[str, str]]:
+def running_sglang(*extra_args: str | int) -> Iterator[tuple[str, str]]:
     """A server's base URL, without `/v1`, and the name of its model; `extra_args` are added to the command line."""
-    python, folder = sglang_python(), smollm2_folder()
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    command = [python, str(LAUNCHER), "--model-path", str(folder), "--served-model-name", MODEL]
-    command += ["--host", "127.0.0.1", "--port", str(port), *ARGS, *extra_args]
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            command, env=_environment(), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        try:
-            _await_health(f"http://127.0.0.1:{port}/health_generate", process, log)
-            yield f"http://127.0.0.1:{port}", MODEL
-        finally:
-            _stop(process)
-
-
-def _await_health(url: str, process: subprocess.Popen[bytes], log) -> None:
-    deadline = time.monotonic() + _START_SECS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(url, timeout=10) as response:
-                if response.status == 200:
-                    return
-        except OSError:
-            time.sleep(0.5)
-    log.seek(0)
-    raise RuntimeError(f"SGLang did not come up: {log.read()[-3000:].decode('utf-8', 'replace')}")
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ends the server, then whatever it may have left of its own session."""
-    process.terminate()
-    try:
-        process.wait(_STOP_SECS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+    with serve(sglang_settings(*extra_args)) as endpoint:
+        yield endpoint.urls[0], endpoint.model

@@ -27,7 +27,7 @@ SMALL = ["problems.num_problems=4", "runner.problems_per_shard=2"]
 class Asked(Watcher):
     """Notes which shards a run had to fill."""
 
-    def planned(self, plan, inputs, journaled, unfinished):
+    def planned(self, plan, inputs, journaled, unfinished, num_finished):
         self.unfinished = tuple(unfinished)
 
 

@@ -1,5 +1,6 @@
-"""A whole run with a real vLLM server on the CPU, which the run starts, loses, starts again and stops."""
+"""A whole run with a real server on the CPU, which the run starts, loses, starts again and stops: vLLM, and SGLang."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -17,10 +18,12 @@ from pipelines.run import Result, Watcher, run
 from pipelines.settings import Settings
 from pipelines.shards import file_digest, read_rows
 from schemas.arrow import CONFIGS
+from tests.servers.sglang import sglang_settings
 from tests.servers.vllm import MODEL, vllm_settings
 
-pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
+SERVERS = {"vllm": vllm_settings, "sglang": sglang_settings}
 SMALL = (
     "problems.num_problems=2",
     "search.max_rollouts=12",
@@ -29,9 +32,9 @@ SMALL = (
 )
 
 
-def settings(out: Path) -> Settings:
-    plain = compose([*SMALL, "engine=vllm", "engine.model=m", f"out={out}"])
-    engine = vllm_settings()
+def settings(out: Path, kind: str) -> Settings:
+    plain = compose([*SMALL, f"engine={kind}", "engine.model=m", f"out={out}"])
+    engine = SERVERS[kind]()
     # By this, whatever the server starts can be told from what others started.
     engine = msgspec.structs.replace(engine, env=engine.env | {"WRONGTURN_TEST": str(out)})
     return msgspec.structs.replace(plain, engine=engine)
@@ -44,9 +47,10 @@ def log(out: Path) -> str:
 def server_at(port: str) -> int:
     """The pid of the server, not of its guardian, at a port."""
     for path in Path("/proc").glob("[0-9]*/cmdline"):
-        words = path.read_bytes().decode().split("\0")
-        if words[1:2] == ["-m"] and port in words:
-            return int(path.parent.name)
+        with contextlib.suppress(OSError):
+            words = path.read_bytes().decode(errors="replace").split("\0")
+            if port in words and words[1] != "-I":
+                return int(path.parent.name)
     raise AssertionError(f"no server at port {port}")
 
 
@@ -63,7 +67,7 @@ class Killer(Watcher):
     def watch(self) -> None:
         while not self._done.wait(0.05):
             if METER.read().paid.requests >= self._paid + 2:
-                (port,) = re.findall(r"--port (\d+)", log(self._out))
+                port, *_ = re.findall(r"--port (\d+)", log(self._out))
                 os.kill(server_at(port), signal.SIGKILL)
                 self.killed.set()
                 return
@@ -78,6 +82,7 @@ class Killer(Watcher):
 class Disturbed(NamedTuple):
     """A finished run whose server was killed in the middle."""
 
+    kind: str
     out: Path
     result: Result
     killer: Killer
@@ -85,22 +90,23 @@ class Disturbed(NamedTuple):
     """The server's, as the run left it: other tests start the run again, in whatever order."""
 
 
-@pytest.fixture(scope="module")
-def disturbed(tmp_path_factory) -> Disturbed:
-    out = tmp_path_factory.mktemp("vllm") / "out"
+@pytest.fixture(scope="module", params=[pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in SERVERS])
+def disturbed(request, tmp_path_factory) -> Disturbed:
+    kind = request.param
+    out = tmp_path_factory.mktemp(kind) / "out"
     killer = Killer(out)
     thread = threading.Thread(target=killer.watch)
     thread.start()
     try:
-        result = run(settings(out), killer)
+        result = run(settings(out, kind), killer)
     finally:
         killer.stop()
         thread.join()
-    return Disturbed(out=out, result=result, killer=killer, log=log(out))
+    return Disturbed(kind=kind, out=out, result=result, killer=killer, log=log(out))
 
 
-def test_a_run_survives_its_vllm_server(disturbed):
-    out, result, killer, written = disturbed
+def test_a_run_survives_its_server(disturbed):
+    kind, out, result, killer, written = disturbed
     assert killer.killed.is_set()
     assert killer.restarts == [f"engine: the server was killed by signal 9; restart 1 of 3, log {out}/logs/engine.log"]
     assert written.count("--- wrongturn starts ") == 2
@@ -109,7 +115,7 @@ def test_a_run_survives_its_vllm_server(disturbed):
     assert list(read_rows(out, "failures")) == []
     trees = list(read_rows(out, "trees"))
     assert len(trees) == 2
-    assert {(tree["provenance"]["engine"], tree["provenance"]["model"]) for tree in trees} == {("vllm", MODEL)}
+    assert {(tree["provenance"]["engine"], tree["provenance"]["model"]) for tree in trees} == {(kind, MODEL)}
     assert all(re.fullmatch(r"[0-9a-f]{16}", tree["provenance"]["revision"]) for tree in trees)
 
 
@@ -136,6 +142,6 @@ def test_the_same_run_from_the_journal_asks_nothing_and_writes_the_same_shards(d
     for config in CONFIGS:
         shutil.rmtree(out / config)
     paid = METER.read().paid
-    assert run(settings(out), Watcher()).books == first.books
+    assert run(settings(out, disturbed.kind), Watcher()).books == first.books
     assert METER.read().paid == paid
     assert {path.relative_to(out): file_digest(path) for path in out.glob("*/*.parquet")} == before
