@@ -363,7 +363,7 @@ def test_who_only_waits_is_given_up(program):
     try:
         began = time.monotonic()
         assert said(check(pool, program, ADD)) == "timeout"
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30  # Not for ever; a busy machine takes its time.
         assert said(check(pool, RIGHT["plain"], ADD)) == "correct"
     finally:
         pool.close()

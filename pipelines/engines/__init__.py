@@ -153,6 +153,7 @@ def _dialect(settings: EngineSettings, urls: tuple[str, ...]) -> Dialect:
         max_choices=settings.max_choices,
         template=template,
         images=settings.images,
+        trims_turns=settings.trims_turns,
         thinking=settings.thinking,
     )
 

@@ -29,6 +29,8 @@ class Dialect(Record):
     """The model's, for the style `templated`."""
     images: bool = False
     """Whether the model sees images."""
+    trims_turns: bool = False
+    """Whether the server's chat template takes white space off the ends of turns."""
     thinking: Thinking = Thinking()
 
     @property
@@ -46,6 +48,7 @@ class Dialect(Record):
     def manner(self) -> str:
         """How text is put to the server and read from it: part of an engine's identity."""
         style = f"{self.style}:{digest(self.template)[:16]}" if self.style == "templated" else self.style
+        style += ":trimmed" if self.trims_turns else ""
         # The default is no part of it: what was asked before there was a choice is found again.
         return style if self.thinking == Thinking() else f"{style}:{digest(self.thinking)[:16]}"
 
@@ -375,5 +378,5 @@ def _continuation(text: str, request: Request, dialect: Dialect) -> str:
     # llama.cpp's chat route repeats the begun assistant turn before it goes on; it may be what `openai` reaches, too.
     if dialect.kind in ("llama_cpp", "openai"):
         text = text.removeprefix(request.prefix)
-    # Some templates trim turns: the line end that the begun one had is then what the model writes first.
-    return text.removeprefix(request.prefix[len(request.prefix.rstrip()) :])
+    # The line end that the template has taken off the begun turn is what the model writes first.
+    return text.removeprefix(request.prefix[len(request.prefix.rstrip()) :]) if dialect.trims_turns else text

@@ -114,6 +114,18 @@ async def _continuation(engine: Engine) -> str:
     return "" if sample.text.strip() else f"{does} where an answer was begun"
 
 
+async def _line_end(engine: Engine) -> str:
+    line = _BEGUN[: _BEGUN.index("\n") + 1]
+    wish = Request(prompt=_PROMPT, prefix=line, sampling=Sampling(max_tokens=4, temperature=0.0))
+    (sample,) = (await engine.complete(wish)).samples  # That it refuses is said already.
+    if not sample.text.startswith("\n"):
+        return ""
+    return (
+        "writes the line end of a begun answer once more; where its chat template trims turns, as Llama 3's does, give "
+        "trims_turns=true"
+    )
+
+
 async def _choices(engine: Engine) -> str:
     samples = (await _ask(engine, _DRAWN, num_samples=3)).samples
     return "" if len(samples) == 3 else f"gives {len(samples)} samples of 3"
@@ -178,6 +190,7 @@ class _Look(NamedTuple):
 
 _LOOKS = (
     _Look("continuation", _continuation, "goes on with a begun answer"),
+    _Look("line end", _line_end, "goes on behind the end of a line", is_needed=False),
     _Look("choices", _choices, "gives several samples of one request"),
     _Look("stop", _stop, "ends before a stop string"),
     _Look("length", _length, "says where it ran out of tokens"),

@@ -96,6 +96,9 @@ class Server(Record, tag_field="kind", tag="openai"):
     """Revision of the model, kept as provenance and part of every journal key."""
     images: bool = False
     """Whether the model sees images: problems with images are refused otherwise. Needs style=chat."""
+    trims_turns: bool = False
+    """Whether the model's chat template takes white space off the ends of turns, as Llama 3's does: with style=chat the
+    line end of a begun answer is then written by the model, and is taken off what it says. `wrongturn doctor` tells."""
     max_choices: int = 0
     """Samples that the service gives of one request at most; 0 for any number. What there are more of is asked for in
     several requests."""
@@ -114,6 +117,8 @@ class Server(Record, tag_field="kind", tag="openai"):
                 f"style={self.style} cannot hold critics to JSON at a server of unknown kind; set engine.style=chat, "
                 "or say which kind it is with engine=vllm or engine=sglang"
             )
+        if self.trims_turns and self.style != "chat":
+            raise ValueError(f"trims_turns=true is for style=chat, got style={self.style}; leave it out")
         if self.images and self.style != "chat":
             raise ValueError(f"images=true needs style=chat: plain text, as with style={self.style}, holds no images")
 

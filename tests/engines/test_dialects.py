@@ -351,3 +351,17 @@ def test_a_request_is_split_where_a_server_takes_fewer_samples_at_once():
     assert raw("vllm").choices_at_once(greedy) == chat("vllm").choices_at_once(greedy) == 1
     assert raw("sglang").choices_at_once(greedy) == 9
     assert raw("llama_cpp", max_choices=4).choices_at_once(request(num_samples=9)) == 4
+
+
+def test_where_a_template_trims_turns_the_line_end_is_not_there_twice():
+    trimming = Dialect(kind="sglang", style="chat", trims_turns=True)
+    wish = request(prefix="Step 1: a\n")
+
+    def text(written: str, dialect: Dialect, asked: Request = wish) -> str:
+        (sample,) = read_reply(body({"message": {"content": written}}), asked, dialect).samples
+        return sample.text
+
+    assert text("\nStep 2: b\n", trimming) == text("Step 2: b\n", trimming) == "Step 2: b\n"
+    assert text("\nb", trimming, request(prefix="Step 1: a")) == "\nb"
+    assert text("\nStep 2: b\n", chat("sglang")) == "\nStep 2: b\n"  # Byte for byte elsewhere.
+    assert trimming.manner != chat("sglang").manner

@@ -16,7 +16,7 @@ from tests.engines.spoiled_worlds import spoiled
 
 ONCE = Limits(max_attempts=1)
 ALL = [
-    *("continuation", "choices", "stop", "length", "schema"),
+    *("continuation", "line end", "choices", "stop", "length", "schema"),
     *("usage", "cached tokens", "log probabilities", "seed"),
 ]
 
@@ -40,8 +40,25 @@ def test_a_server_as_it_should_be_keeps_everything(style):
     needed = [clause.name for clause in found if clause.is_needed]
     assert needed == ["continuation", "choices", "stop", "length", "schema"]
     # A question must not cost what an answer does.
-    assert len(world.bodies) <= 10
+    assert len(world.bodies) <= 11
     assert sum(body["n"] * body["max_tokens"] for body in world.bodies) < 200
+
+
+def trim_turns(body, reply):
+    *_, last = body["messages"]
+    if last["role"] == "assistant" and last["content"].endswith("\n"):
+        for choice in reply["choices"]:
+            choice["message"]["content"] = "\n" + choice["message"]["content"]
+
+
+def test_a_template_that_trims_turns_is_found_and_named_with_the_remedy():
+    with spoiled(after=trim_turns) as world:
+        found = broken(world.url, style="chat")
+        assert list(found) == ["line end"]
+        assert "give trims_turns=true" in found["line end"].said
+        assert not found["line end"].is_needed
+        told = Vllm(url=world.url, model="simulated", style="chat", trims_turns=True)
+        assert {clause.state for clause in clauses_of(told)} == {"kept"}
 
 
 def test_what_is_not_promised_is_not_asked_for():

@@ -199,13 +199,3 @@ def test_what_shapes_samples_names_the_engine_and_the_default_does_not():
 def test_settings_that_cannot_be(wrong, message):
     with pytest.raises(ValueError, match=message):
         Thinking(**wrong)
-
-
-def test_where_a_template_trims_turns_the_line_end_is_not_there_twice():
-    chat = Dialect(kind="sglang", style="chat")
-    wish = request(prefix="Step 1: a\n")
-    for written in ("\nStep 2: b\n", "Step 2: b\n"):
-        (sample,) = read_reply(body(said(written)), wish, chat).samples
-        assert sample.text == "Step 2: b\n"
-    (sample,) = read_reply(body(said("\nb")), request(prefix="Step 1: a"), chat).samples
-    assert sample.text == "\nb"

@@ -156,7 +156,7 @@ def test_who_is_to_suggest_the_right_action_is_asked_for_it():
 
 def said_of(*overrides: str) -> str:
     shown = io.StringIO()
-    Display(Console(file=shown, width=300)).planned(plan(*overrides), inputs(), 0, (0,))
+    Display(Console(file=shown, width=300)).planned(plan(*overrides), inputs(), 0, (0,), num_finished=0)
     return shown.getvalue()
 
 
