@@ -163,9 +163,9 @@ def test_doctor_says_in_words_what_a_server_keeps(capsys, monkeypatch):
     assert rows == {
         "run: engine": [
             "ok",
-            "vllm simulated: goes on with a begun answer, gives several samples of one request, ends before a stop "
-            "string, says where it ran out of tokens, keeps to a JSON Schema, counts tokens, tells cached tokens, "
-            "gives log probabilities, repeats an equal seed",
+            "vllm simulated: goes on with a begun answer, goes on behind the end of a line, gives several samples of "
+            "one request, ends before a stop string, says where it ran out of tokens, keeps to a JSON Schema, counts "
+            "tokens, tells cached tokens, gives log probabilities, repeats an equal seed",
         ]
     }
 
