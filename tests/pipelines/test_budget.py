@@ -245,6 +245,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     return out, paid() - before
 
 
+@pytest.mark.slow
 def test_a_run_through_many_small_budgets_pays_nothing_twice_and_ends_with_the_same_bytes(whole, tmp_path):
     reference, needed = whole
     out, before, starts = tmp_path / "out", paid(), 0
@@ -304,6 +305,7 @@ def rows_by_shard(out: Path) -> list[int]:
     return counts
 
 
+@pytest.mark.slow
 def test_a_target_ends_after_the_shard_that_reaches_it_and_the_rest_can_follow(whole, tmp_path):
     counts = rows_by_shard(whole[0])
     target = counts[0] + 1
@@ -323,12 +325,14 @@ def test_a_target_ends_after_the_shard_that_reaches_it_and_the_rest_can_follow(w
     assert digests(out) == digests(whole[0])
 
 
+@pytest.mark.slow
 def test_a_target_does_not_depend_on_what_is_in_flight(tmp_path):
     for name, in_flight in (("narrow", 1), ("wide", 64)):
         run_of(tmp_path / name, "target_rows=1", f"runner.max_in_flight={in_flight}")
     assert digests(tmp_path / "narrow") == digests(tmp_path / "wide") != {}
 
 
+@pytest.mark.slow
 def test_a_target_that_is_never_reached_is_a_whole_run(whole, tmp_path):
     result = run_of(tmp_path / "out", "target_rows=10000")
     assert (result.unfinished, result.has_target) == ((), False)
@@ -407,6 +411,7 @@ def test_time_ends_a_run_whose_server_has_only_trouble_and_says_so(tmp_path, cap
     assert list((tmp_path / "out").glob("failures/*.parquet")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [[], ["dry_run=true"]], ids=["run", "dry run"])
 def test_a_server_that_stays_away_ends_a_run_with_one_line_and_the_same_command_goes_on(
     tmp_path, capsys, unvetted, command
@@ -424,6 +429,7 @@ def test_a_server_that_stays_away_ends_a_run_with_one_line_and_the_same_command_
         assert main(served(url, tmp_path / "out", *quick)) == 0
 
 
+@pytest.mark.slow
 def test_an_engine_that_stays_away_among_several_ends_the_run_and_nothing_is_paid_twice(tmp_path, unvetted):
     small = ["problems.num_problems=3", "search=quick", "verify=quick", "panel.agents=[{name: one, engine: judge}]"]
 

@@ -128,6 +128,7 @@ def test_a_finished_run_of_another_config_is_not_touched(again, wrongturn):
     assert shards(again / "out") == before
 
 
+@pytest.mark.slow
 def test_replace_writes_over_another_run_and_keeps_its_journal(again, wrongturn):
     out = again / "out"
     code, printed, _ = wrongturn(*run_of(finished_source(again), out), "export.validation_share=0.5", "replace=true")
@@ -356,6 +357,7 @@ def test_a_wrong_model_or_url_is_one_line_and_the_right_one_then_goes_on(tmp_pat
             assert ends(tmp_path / "out")["ExpandTrees"]["kept"] == 2
 
 
+@pytest.mark.slow
 def test_an_outage_ends_the_run_with_one_line_and_the_same_command_goes_on_when_it_is_over(tmp_path, wrongturn):
     code, _, complaint = wrongturn(*served_run("http://127.0.0.1:9", tmp_path / "out"))
     assert code == 3

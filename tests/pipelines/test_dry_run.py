@@ -99,6 +99,7 @@ def samples_of_trees(out: Path) -> int:
         journal.close()
 
 
+@pytest.mark.slow
 def test_the_run_after_it_costs_what_it_said_and_pays_for_no_rollout_twice(dry, tmp_path):
     forecast = dry[1]
     shutil.copytree(dry[0], tmp_path / "after")
@@ -111,6 +112,7 @@ def test_the_run_after_it_costs_what_it_said_and_pays_for_no_rollout_twice(dry, 
     assert samples_of_trees(tmp_path / "after") == samples_of_trees(tmp_path / "alone")
 
 
+@pytest.mark.slow
 def test_another_config_may_follow_in_the_same_folder(tmp_path):
     forecast_of(tmp_path / "out", "problems.num_problems=3")
     result = run(compose([*RUN, "problems.num_problems=2", "seed=5", f"out={tmp_path / 'out'}"]), Watcher())

@@ -175,6 +175,7 @@ def test_a_sample_under_another_key_is_not_believed(tmp_path):
     journal.close()
 
 
+@pytest.mark.slow
 def test_a_run_on_a_damaged_journal_is_one_line_and_leaves_the_shards_alone(tmp_path, undisturbed, wrongturn):
     out = tmp_path / "out"
     assert wrongturn(*SMALL, f"out={out}")[0] == 0
@@ -341,6 +342,7 @@ def everything(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_second_run_in_the_folder_is_refused_at_once_and_changes_nothing(tmp_path, server, working, wrongturn):
     out = tmp_path / "out"
     working.send_signal(signal.SIGSTOP)  # So that whatever changes was changed by the second one.
@@ -360,6 +362,7 @@ def test_a_second_run_in_the_folder_is_refused_at_once_and_changes_nothing(tmp_p
     assert (out / "COMPLETED").exists()
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_within_seconds_and_keeps_what_it_has_paid_for(tmp_path, server, working, wrongturn):
     out = tmp_path / "out"
     paid = samples_in(out / ".wrongturn" / "journal.sqlite")

@@ -139,6 +139,7 @@ def kill_while_rewriting(out: Path, url: str, index: int, *more: str) -> None:
     assert (done.returncode, stamp.exists()) == (-9, True), done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [(), ("retry=failed",)])
 def test_a_shard_with_failures_whose_rewriting_was_killed_is_in_no_books_and_is_written_anew(poisoned, sound, more):
     index = min(failed_elements(poisoned, range(3), 3))

@@ -127,6 +127,7 @@ def test_shards_that_are_gone_come_back_from_the_journal_byte_for_byte(scripted,
     assert _digests(out) == before
 
 
+@pytest.mark.slow
 def test_another_journal_gives_the_same_bytes(scripted, tmp_path):
     out = tmp_path / "fresh"
     _run(out, *SCRIPTED, "problems.num_problems=12")
@@ -161,6 +162,7 @@ def _size(path: Path) -> int:
         return journal.size()
 
 
+@pytest.mark.slow
 def test_shards_do_not_depend_on_how_many_elements_are_in_flight(tmp_path):
     for name, in_flight in (("narrow", 1), ("wide", 64)):
         _run(tmp_path / name, *SCRIPTED, "problems.num_problems=6", f"runner.max_in_flight={in_flight}")
@@ -175,6 +177,7 @@ def test_several_shards_hold_each_problem_once(tmp_path):
     assert all(stage.balanced for stage in result.books.stages)
 
 
+@pytest.mark.slow
 def test_a_target_counts_critiques_that_passed_and_not_marked_ones_that_did_not(tmp_path):
     words = [*SCRIPTED, "problems.num_problems=12", "runner.problems_per_shard=4", "export.feedback=both_marked"]
     journal = f"journal={tmp_path / 'journal.sqlite'}"
@@ -220,6 +223,7 @@ def test_a_simulated_run_keeps_mostly_right_critiques_and_no_leak(tmp_path):
     assert everything.kept > 20
 
 
+@pytest.mark.slow
 def test_a_run_through_faults_accounts_for_every_element(tmp_path):
     faults = ["fault_429_bare=0.03", "fault_500=0.03", "fault_cut=0.03", "fault_poison=0.02", "malformed_rate=0.05"]
     world = [f"engine.world.{fault}" for fault in [*faults, "critic_malformed_rate=0.1"]]
