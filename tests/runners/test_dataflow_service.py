@@ -138,7 +138,8 @@ def test_a_template_runs_nothing_and_its_job_leaves_nothing_to_ask(words, capsys
 
         result = run(settings, Watcher())
     assert result.unfinished == ()
-    assert Journal(settings.journal, patience_secs=1).size() == asked
+    # One more: that the server goes on with begun answers, which a run on this machine asks before it begins.
+    assert Journal(settings.journal, patience_secs=1).size() == asked + 1
     assert tables(folder) == filled
 
 
