@@ -19,6 +19,7 @@ from pipelines.config import compose
 from pipelines.engines import Endpoint, EngineError, Servers, ServerWatcher, serve
 from pipelines.engines.llama_cpp import ModelMissing, find_model
 from pipelines.engines.probe import Clause, find_clauses
+from pipelines.engines.settings import engine_key
 from pipelines.engines.vetting import require_model
 from pipelines.errors import UserError
 from pipelines.journal import Journal, JournalError, is_server, parse_address
@@ -135,7 +136,7 @@ def _engines(settings: Settings, watcher: ServerWatcher) -> Iterator[Finding]:
     A run with several URLs goes on without those that are dead, so nothing else would tell of them.
     """
     for name, engine in {"": settings.engine, **settings.engines}.items():
-        key = f"engines.{name}" if name else "engine"
+        key = engine_key(name)
         what = f"engine {name}".rstrip()
         try:
             with Servers(watcher=watcher) as servers, serve(engine, key, servers) as endpoint:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from annotators.rounds import Rounds
 from mcts.injected import InjectSettings
-from pipelines.engines.settings import sees_images
+from pipelines.engines.settings import engine_key, sees_images
 from pipelines.errors import UserError
 from pipelines.settings import Settings
 from schemas import Problem
@@ -27,7 +27,7 @@ def check_sight(settings: Settings, problems: Sequence[Problem]) -> None:
         if not sees_images(engines[name]):
             blind.setdefault(name, []).append(who)
     for name, users in blind.items():
-        key = f"engines.{name}" if name else "engine"
+        key = engine_key(name)
         kind = engines[name].__struct_config__.tag
         raise UserError(
             f"{key} (kind {kind}, for {', '.join(users)}) is shown no images, and {len(pictured)} of {len(problems)} "

@@ -38,6 +38,7 @@ from pipelines.engines.settings import (
     Sglang,
     Simulated,
     Vllm,
+    engine_key,
     split_urls,
 )
 from pipelines.errors import UserError
@@ -184,7 +185,8 @@ def serve_all(
     """
     with Servers(logs, watcher) as servers, ExitStack() as stack:
         yield tuple(
-            (name, stack.enter_context(serve(settings, _key(name), servers))) for name, settings in engines.items()
+            (name, stack.enter_context(serve(settings, engine_key(name), servers)))
+            for name, settings in engines.items()
         )
 
 
@@ -203,7 +205,7 @@ def endpoints_on_hosts(
     Raises:
       UserError: an engine cannot be used, or it cannot be said here which model it is.
     """
-    return tuple((name, _on_hosts(settings, _key(name), linger_secs)) for name, settings in engines.items())
+    return tuple((name, _on_hosts(settings, engine_key(name), linger_secs)) for name, settings in engines.items())
 
 
 def _on_hosts(settings: EngineSettings, name: str, linger_secs: float) -> Endpoint:
@@ -235,7 +237,7 @@ def reached(endpoints: tuple[tuple[str, Endpoint], ...]) -> Iterator[tuple[tuple
       UserError: a server does not start on this host, or its model is not the run's.
     """
     with ExitStack() as stack:
-        yield tuple((name, _reach(endpoint, _key(name), stack)) for name, endpoint in endpoints)
+        yield tuple((name, _reach(endpoint, engine_key(name), stack)) for name, endpoint in endpoints)
 
 
 def _reach(endpoint: Endpoint, name: str, stack: ExitStack) -> Endpoint:
@@ -243,11 +245,6 @@ def _reach(endpoint: Endpoint, name: str, stack: ExitStack) -> Endpoint:
         return endpoint
     server = stack.enter_context(HostServer(endpoint.on_host, name, endpoint.revision))
     return msgspec.structs.replace(endpoint, urls=(server.url,), on_host=None)
-
-
-def _key(name: str) -> str:
-    """How the settings call an engine."""
-    return f"engines.{name}" if name else "engine"
 
 
 def connect(endpoint: Endpoint, leave: Leave | None = None) -> Engine:

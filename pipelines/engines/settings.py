@@ -35,6 +35,11 @@ class Limits(Record):
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
 
 
+def engine_key(name: str) -> str:
+    """How the settings call the engine of a name; the actor's is called ""."""
+    return f"engines.{name}" if name else "engine"
+
+
 def split_urls(text: str) -> tuple[str, ...]:
     """Base URLs that are separated by commas; what is between two of them, or behind the last, may be nothing."""
     return tuple(part.strip().rstrip("/") for part in text.split(",") if part.strip()) or ("",)

@@ -13,7 +13,7 @@ import msgspec
 from pipelines.engines import Endpoint, Engine, EngineError, EngineSettings, Usage, connect
 from pipelines.engines.keys import Hider, read_key
 from pipelines.engines.probe import BEGUN, PLAIN, refusal
-from pipelines.engines.settings import Scripted, Simulated
+from pipelines.engines.settings import Scripted, Simulated, engine_key
 from pipelines.errors import UserError
 from pipelines.journal import Journal
 from schemas import digest
@@ -55,7 +55,7 @@ def check_servers(
         name for name, settings in engines.items() if not isinstance(settings, Scripted | Simulated) and settings.url
     }
     looks = [
-        (f"engines.{name}" if name else "engine", at_url(endpoint, url), journal if name in continuing else None)
+        (engine_key(name), at_url(endpoint, url), journal if name in continuing else None)
         for name, endpoint in endpoints
         if name in by_url
         for url in endpoint.urls
